@@ -1,0 +1,1 @@
+"""What is backed up; yields entries and streams, stores nothing."""

@@ -1,0 +1,1 @@
+"""Bytes under names; knows nothing of backups."""
