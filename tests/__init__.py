@@ -1,0 +1,1 @@
+"""The tests: each mirrors a module of opsd or tells a story, and each name is a sentence about behaviour."""

@@ -1,0 +1,24 @@
+"""What every test gets: repeatable examples, and no configuration of the machine that runs it.
+
+Fixtures of one area stand in that folder's own conftest; what several areas share stands in tests/support.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hide settings of the person at the keyboard, for opsd and for PostgreSQL's clients."""
+    for name in os.environ:
+        if name.startswith(("OPSD_", "PG")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TZ", "UTC")
+    yield
