@@ -4,7 +4,6 @@ Fixtures of one area stand in that folder's own conftest; what several areas sha
 """
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -15,10 +14,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide settings of the person at the keyboard, for opsd and for PostgreSQL's clients."""
     for name in os.environ:
         if name.startswith(("OPSD_", "PG")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("TZ", "UTC")
-    yield
