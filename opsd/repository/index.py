@@ -74,16 +74,20 @@ def rows_and_entries(packs: Iterable[tuple[PackRow, Sequence[FrameRow]]]) -> tup
     return table, entries
 
 
-def encode_index(rows: Sequence[PackRow], entries: Iterable[IndexEntry], repository: bytes, index_key: bytes) -> bytes:
-    """The bytes of an index object."""
+def index_table(rows: Sequence[PackRow], entries: Iterable[IndexEntry]) -> bytes:
+    """The plaintext of an index object."""
     ordered = sorted(entries)
-    plain = b"".join(
+    return b"".join(
         [
             _COUNTS.pack(len(rows), len(ordered)),
             *(_PACK.pack(*row) for row in rows),
             *(_ENTRY.pack(*entry) for entry in ordered),
         ]
     )
+
+
+def encode_index(plain: bytes, repository: bytes, index_key: bytes) -> bytes:
+    """The bytes of an index object, from its plaintext."""
     return header(Kind.INDEX) + box(index_key, b"index", repository, plain)
 
 
@@ -107,7 +111,7 @@ def _lengths_fit(plain: bytes | mmap.mmap) -> bool:
     if len(plain) < _COUNTS.size:
         return False
     packs, entries = _COUNTS.unpack_from(plain)
-    return len(plain) == _COUNTS.size + packs * _PACK.size + entries * ENTRY_BYTES
+    return bool(len(plain) == _COUNTS.size + packs * _PACK.size + entries * ENTRY_BYTES)
 
 
 class IndexPart:

@@ -238,7 +238,7 @@ def decode_manifest(name: str, content: bytes, received: int, ring: Keyring, set
             seen=tuple(bytes(each) for each in envelope.clear["seen"]),
             references=bytes(references["inline"]),
             hunks=as_content(references["hunks"]),
-            page_maps={bytes(key): content for key, each in sealed["page_maps"].items() if (content := as_content(each))},
+            page_maps={bytes(key): found for key, each in sealed["page_maps"].items() if (found := as_content(each))},
             sections=_decode_sections(name, envelope.sections),
         )
     except NotAuthentic as error:

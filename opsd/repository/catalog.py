@@ -1,0 +1,158 @@
+"""What a repository holds right now: marks, packs and index, listed in the order that makes them safe to trust.
+
+Promise: marks are listed before packs, packs before the index is read; an entry counts only if its pack is listed and not
+marked; a pack that no index names is read by its footer. docs/format.md, Index; design of runs, step 2.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from opsd.errors import ObjectDamaged
+from opsd.events import Reporter, Warning
+from opsd.repository.format import digest_of
+from opsd.repository.index import (
+    Index,
+    IndexCache,
+    IndexPart,
+    PackRow,
+    decode_index,
+    index_table,
+    rows_and_entries,
+)
+from opsd.repository.frames import FrameRow
+from opsd.repository.keys import Keyring
+from opsd.repository.packs import find_footer, read_footer
+from opsd.repository.runs import Mark, Note, RunEvent, Signed
+from opsd.repository.settings import RepositorySettings
+from opsd.storage.protocol import ObjectInfo, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A repository at a store, with the keys at hand and a folder for what is disposable."""
+
+    store: Store
+    ring: Keyring
+    settings: RepositorySettings
+    index_cache: IndexCache
+    reporter: Reporter
+
+    @property
+    def signed(self) -> Signed:
+        """Reads and writes the small signed objects."""
+        return Signed(ring=self.ring, settings=self.settings)
+
+    def marks(self) -> list[Mark]:
+        """All marks, oldest first.
+
+        Raises:
+            ObjectDamaged, NewerFormat: one can't be read; whoever only reads may go on without.
+        """
+        infos = sorted(self.store.list("marks/"), key=lambda info: info.name)
+        return [self.signed.decode_mark(info.name, self.store.read(info.name), info.modified) for info in infos]
+
+    def notes(self) -> list[Note]:
+        """All notes, oldest first."""
+        infos = sorted(self.store.list("notes/"), key=lambda info: info.name)
+        return [self.signed.decode_note(info.name, self.store.read(info.name)) for info in infos]
+
+    def run_events(self) -> list[tuple[str, RunEvent]]:
+        """All run objects with their names."""
+        return [
+            (info.name, self.signed.decode_run(info.name, self.store.read(info.name), info.modified))
+            for info in self.store.list("runs/")
+        ]
+
+
+@dataclass(slots=True)
+class Catalog:
+    """Packs by SHA-256, those that are marked, and the index over the rest."""
+
+    packs: dict[bytes, ObjectInfo]
+    marked: frozenset[bytes]
+    index: Index
+    #: Packs that no index names, with their frames: a run writes an index for them.
+    orphans: list[tuple[PackRow, tuple[FrameRow, ...]]] = field(default_factory=list)
+    #: Birth id → objects that hold frames born there.
+    objects: dict[bytes, list[PackRow]] = field(default_factory=dict)
+
+    def usable(self) -> set[bytes]:
+        """SHA-256s of packs that are listed and unmarked."""
+        return set(self.packs) - self.marked
+
+    def add_pack(self, row: PackRow, info: ObjectInfo) -> None:
+        """A pack that this run has put."""
+        self.packs[row.digest] = info
+        self.objects.setdefault(row.birth, []).append(row)
+
+
+def marked_packs(marks: Iterable[Mark]) -> frozenset[bytes]:
+    """Packs that no run may rely on: those prune means to sweep, and damaged ones."""
+    return frozenset(pack for mark in marks if mark.event in ("mark", "damaged") for pack in mark.packs)
+
+
+def marked_snapshots(marks: Iterable[Mark]) -> frozenset[str]:
+    """Names of manifests that prune means to drop."""
+    return frozenset(name for mark in marks if mark.event == "mark" for name in mark.snapshots)
+
+
+def load_catalog(place: Place, marks: Iterable[Mark]) -> Catalog:
+    """List packs, then read the index; `marks` were listed before."""
+    packs = {digest_of(info.name): info for info in place.store.list("packs/")}
+    marked = marked_packs(marks)
+    parts = [part for info in place.store.list("index/") if (part := _part(place, info.name))]
+    place.index_cache.forget_others({part.name for part in parts})
+    catalog = Catalog(packs=packs, marked=marked, index=Index(parts))
+    for row in catalog.index.pack_rows():
+        if row.digest in packs:
+            rows = catalog.objects.setdefault(row.birth, [])
+            if row not in rows:
+                rows.append(row)
+    _adopt_orphans(place, catalog)
+    catalog.index.use_only(catalog.usable())
+    return catalog
+
+
+def _part(place: Place, name: str) -> IndexPart | None:
+    """An index object, from the cache or the store; a damaged one is told and done without: footers say the same."""
+    cached = place.index_cache.part(name)
+    if cached:
+        return cached
+    try:
+        plain = decode_index(name, place.store.read(name), place.ring.repository, place.ring.index())
+    except ObjectDamaged as error:
+        hint = "nothing is lost by it: the packs' footers say the same; 'opsd check --repair' writes it anew"
+        place.reporter.warn(Warning(subject=name, problem=error.problem, hint=hint))
+        return None
+    place.index_cache.keep(name, plain)
+    return IndexPart(name, plain)
+
+
+def _adopt_orphans(place: Place, catalog: Catalog) -> None:
+    known = {row.digest for rows in catalog.objects.values() for row in rows}
+    for digest, info in catalog.packs.items():
+        if digest in known:
+            continue
+        try:
+            found = footer_of(place, info)
+        except ObjectDamaged as error:
+            place.reporter.warn(Warning(subject=error.name, problem=error.problem, hint=error.hint))
+            continue
+        catalog.orphans.append(found)
+    if catalog.orphans:
+        rows, entries = rows_and_entries(catalog.orphans)
+        catalog.index.parts.append(IndexPart("", index_table(rows, entries)))
+        for row in rows:
+            catalog.objects.setdefault(row.birth, []).append(row)
+
+
+def footer_of(place: Place, info: ObjectInfo) -> tuple[PackRow, tuple[FrameRow, ...]]:
+    """A pack's row and frames, from the pack itself.
+
+    Raises:
+        ObjectDamaged: it has no valid footer.
+    """
+    found = find_footer(place.store, info.name, info.size)
+    frames = read_footer(place.store, info.name, found, place.ring.repository, place.ring.index())
+    birth = frames[0].birth if frames else b"\0" * 16
+    return PackRow(birth, digest_of(info.name), info.size, found.length), frames

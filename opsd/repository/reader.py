@@ -1,0 +1,260 @@
+"""Reading a snapshot: its trees, their folders, and the content of entries in order, decoded ahead.
+
+Promise: what is yielded was verified; memory is bounded by the frames in flight, not by the size of a file or a listing.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, NamedTuple, TypeVar
+
+from opsd.errors import IntegrityError, KeyMissing, SnapshotUnknown
+from opsd.model import Content, Entry, Folder, SnapshotSummary, SourceTree
+from opsd.repository.blobs import BlobReader, Frame
+from opsd.repository.catalog import Catalog, Place
+from opsd.repository.keys import DEFAULT_DOMAIN
+from opsd.repository.listing import decode_hunk, decode_root, hunks_for
+from opsd.repository.manifest import Manifest, ReaderPart, open_section
+from opsd.repository.pagemap import decode_page_hunk
+from opsd.repository.references import Reference
+from opsd.repository.seal import keyed_hash
+
+#: Frames that may be scheduled ahead of the one being written, and pieces queued.
+_FRAMES_AHEAD: Final = 8
+_PIECES_AHEAD: Final = 4096
+_THREADS: Final = max(2, min(8, os.cpu_count() or 2))
+
+Key = TypeVar("Key")
+
+
+class Extent(NamedTuple):
+    """Where a blob's bytes belong in a file: from `start` of the blob, `length` bytes, at `offset` of the file."""
+
+    offset: int
+    start: int
+    length: int
+
+
+class Piece(NamedTuple):
+    """A blob on its way: its reference, its frame, and where its bytes belong."""
+
+    reference: Reference
+    frame: "Future[Frame]"
+    extents: tuple[Extent, ...]
+
+
+class Begin(NamedTuple):
+    """The next entry's pieces follow."""
+
+    entry: int
+
+
+class SnapshotReader:
+    """A snapshot as its readers see it. Contents may be read while folders are iterated."""
+
+    def __init__(self, place: Place, catalog: Catalog, manifest: Manifest) -> None:
+        self._place = place
+        self.blobs = BlobReader(place, catalog)
+        self.manifest = manifest
+        self._part: ReaderPart | None = None
+
+    @property
+    def summary(self) -> SnapshotSummary:
+        """What every list shows of it."""
+        return self.manifest.summary
+
+    def part(self) -> ReaderPart:
+        """All sections that this ring can open, together.
+
+        Raises:
+            KeyMissing: it can open none.
+        """
+        if self._part is None:
+            name = self.summary.name
+            parts = [open_section(self._place.ring, name, section) for section in self.manifest.sections]
+            opened = [part for part in parts if part is not None]
+            if not opened and parts:
+                raise KeyMissing(
+                    f"the content of snapshot {self.summary.id[:8]} can't be read with the keys on this machine",
+                    hint="give the passphrase (passphrase: in the configuration, OPSD_PASSPHRASE_FILE) or the recovery kit (--kit)",
+                )
+            about = {key: value for part in opened for key, value in part.about.items()}
+            self._part = ReaderPart(trees=tuple(tree for part in opened for tree in part.trees), about=about)
+        return self._part
+
+    def trees(self) -> tuple[SourceTree, ...]:
+        """The sources in it, in the order of the configuration."""
+        return self.part().trees
+
+    def tree(self, label: str) -> SourceTree:
+        """One source.
+
+        Raises:
+            SnapshotUnknown: it is not in this snapshot.
+        """
+        for tree in self.trees():
+            if tree.label == label:
+                return tree
+        raise SnapshotUnknown(
+            f"snapshot {self.summary.id[:8]} has no source {label}",
+            hint="it has " + (", ".join(tree.label for tree in self.trees()) or "none"),
+        )
+
+    def folders(self, tree: SourceTree, under: bytes = b"/") -> Iterator[Folder]:
+        """The folders of a source in order of their paths' parts; with `under`, those on the way to it, it, and those below.
+
+        Raises:
+            IntegrityError: a part of the listing can't be had.
+        """
+        for hunk in hunks_for(decode_root(self.blobs.whole(tree.listing)), under):
+            yield from decode_hunk(self.blobs.whole(hunk.content))
+
+    def _blob_key(self, tree: SourceTree) -> bytes:
+        domains = {source.label: source.domain for source in self.summary.sources}
+        return self._place.ring.blob_key(domains.get(tree.label, DEFAULT_DOMAIN))
+
+    def contents(self, entries: Iterable[tuple[Key, Entry]]) -> Iterator[tuple[Key, Iterator[tuple[int, memoryview]]]]:
+        """Each entry's content as (offset in the file, verified bytes), in the given order.
+
+        Holes and pages of zero bytes are not yielded. An inner iterator must be consumed, or given up, before the next
+        entry is asked for; it raises IntegrityError where a blob can't be had.
+        """
+        keys: deque[Key] = deque()
+
+        def numbered() -> Iterator[Entry]:
+            for key, entry in entries:
+                keys.append(key)
+                yield entry
+
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-read") as pool:
+            window = _Window(self.blobs, pool, numbered())
+            while window.next_entry():
+                yield keys.popleft(), window.pieces()
+
+    def same(self, tree: SourceTree, entry: Entry, descriptor: int) -> bool:
+        """Whether an open file holds exactly the content of an entry; its size was compared before."""
+        key = self._blob_key(tree)
+        for reference, extents in _pieces(self.blobs, entry):
+            content = b"".join(os.pread(descriptor, extent.length, extent.offset) for extent in extents)
+            if keyed_hash(key, content)[: len(reference.id)] != reference.id:
+                return False
+        return _holes_are_zero(entry, descriptor)
+
+
+def _holes_are_zero(entry: Entry, descriptor: int) -> bool:
+    """Whether what the entry does not store reads as zero bytes."""
+    if entry.pages is None and entry.extents is None:
+        return True
+    stored = entry.extents if entry.extents is not None else ()
+    place = 0
+    for offset, length in (*stored, (entry.size, 0)):
+        if entry.pages is None and any(os.pread(descriptor, offset - place, place)):
+            return False
+        place = offset + length
+    return True
+
+
+def _pieces(blobs: BlobReader, entry: Entry) -> Iterator[tuple[Reference, tuple[Extent, ...]]]:
+    """An entry's references, and where each one's bytes belong."""
+    if entry.pages is not None:
+        yield from _page_pieces(blobs, entry.pages, entry.size)
+        return
+    if entry.content is None:
+        return
+    extents = entry.extents if entry.extents is not None else ((0, entry.size),)
+    remaining = deque(extents)
+    for reference in blobs.references(entry.content):
+        yield reference, _spread(reference.length, remaining)
+
+
+def _spread(length: int, remaining: deque[tuple[int, int]]) -> tuple[Extent, ...]:
+    """Take `length` bytes off the remaining extents."""
+    found = []
+    start = 0
+    while start < length and remaining:
+        offset, room = remaining.popleft()
+        step = min(room, length - start)
+        found.append(Extent(offset, start, step))
+        start += step
+        if step < room:
+            remaining.appendleft((offset + step, room - step))
+    if start < length:
+        raise IntegrityError("an entry's content is longer than the entry", hint="run 'opsd check --read-data'")
+    return tuple(found)
+
+
+def _page_pieces(blobs: BlobReader, pages: Content, size: int) -> Iterator[tuple[Reference, tuple[Extent, ...]]]:
+    offset = 0
+    for hunk_reference in blobs.references(pages):
+        hunk = decode_page_hunk(bytes(blobs.blob(hunk_reference)))
+        for page in hunk.pages():
+            length = min(hunk.page_bytes, size - offset)
+            if page.birth is not None:
+                yield Reference(page.prefix, length, page.birth, page.number), (Extent(offset, 0, length),)
+            offset += hunk.page_bytes
+
+
+class _Window:
+    """Pieces scheduled ahead of the one that is being consumed."""
+
+    def __init__(self, blobs: BlobReader, pool: ThreadPoolExecutor, entries: Iterator[Entry]) -> None:
+        self._blobs = blobs
+        self._pool = pool
+        self._queue: deque[Piece | Begin | IntegrityError] = deque()
+        self._frames: deque[Future[Frame]] = deque()
+        self._source = self._events(entries)
+        self._ended = False
+
+    def _events(self, entries: Iterator[Entry]) -> Iterator[Piece | Begin | IntegrityError]:
+        for number, entry in enumerate(entries):
+            yield Begin(number)
+            try:
+                for reference, extents in _pieces(self._blobs, entry):
+                    yield Piece(reference, self._blobs.schedule(self._pool, *reference.frame), extents)
+            except IntegrityError as error:
+                yield error
+
+    def _fill(self) -> None:
+        while not self._ended and len(self._frames) < _FRAMES_AHEAD and len(self._queue) < _PIECES_AHEAD:
+            event = next(self._source, None)
+            if event is None:
+                self._ended = True
+                return
+            self._queue.append(event)
+            if isinstance(event, Piece) and (not self._frames or self._frames[-1] is not event.frame):
+                self._frames.append(event.frame)
+
+    def _take(self) -> Piece | Begin | IntegrityError | None:
+        if not self._queue:
+            self._fill()
+        if not self._queue:
+            return None
+        event = self._queue.popleft()
+        if isinstance(event, Piece):
+            while self._frames and self._frames[0] is not event.frame:
+                self._frames.popleft()
+        self._fill()
+        return event
+
+    def next_entry(self) -> bool:
+        """Move to the next entry, passing over what is left of this one."""
+        while event := self._take():
+            if isinstance(event, Begin):
+                return True
+        return False
+
+    def pieces(self) -> Iterator[tuple[int, memoryview]]:
+        """This entry's bytes."""
+        while True:
+            if not self._queue:
+                self._fill()
+            if not self._queue or isinstance(self._queue[0], Begin):
+                return
+            event = self._take()
+            if isinstance(event, IntegrityError):
+                raise event
+            if isinstance(event, Piece):
+                content = self._blobs.pick(event.reference, event.frame)
+                for extent in event.extents:
+                    yield extent.offset, content[extent.start : extent.start + extent.length]
