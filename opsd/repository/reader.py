@@ -23,6 +23,7 @@ from opsd.repository.seal import keyed_hash
 #: Frames that may be scheduled ahead of the one being written, and pieces queued.
 _FRAMES_AHEAD: Final = 8
 _PIECES_AHEAD: Final = 4096
+_ZEROS: Final = bytes(1024 * 1024)
 _THREADS: Final = max(2, min(8, os.cpu_count() or 2))
 
 Key = TypeVar("Key")
@@ -114,6 +115,17 @@ class SnapshotReader:
         domains = {source.label: source.domain for source in self.summary.sources}
         return self._place.ring.blob_key(domains.get(tree.label, DEFAULT_DOMAIN))
 
+    def _zero_pages_match(self, entry: Entry, descriptor: int) -> bool:
+        offset = 0
+        for reference in self.blobs.references(entry.pages or b""):
+            hunk = decode_page_hunk(bytes(self.blobs.blob(reference)))
+            for page in hunk.pages():
+                length = min(hunk.page_bytes, entry.size - offset)
+                if page.birth is None and not _is_zero(descriptor, offset, length):
+                    return False
+                offset += hunk.page_bytes
+        return True
+
     def contents(self, entries: Iterable[tuple[Key, Entry]]) -> Iterator[tuple[Key, Iterator[tuple[int, memoryview]]]]:
         """Each entry's content as (offset in the file, verified bytes), in the given order.
 
@@ -134,6 +146,8 @@ class SnapshotReader:
 
     def same(self, tree: SourceTree, entry: Entry, descriptor: int) -> bool:
         """Whether an open file holds exactly the content of an entry; its size was compared before."""
+        if entry.pages is not None and not self._zero_pages_match(entry, descriptor):
+            return False
         key = self._blob_key(tree)
         for reference, extents in _pieces(self.blobs, entry):
             content = b"".join(os.pread(descriptor, extent.length, extent.offset) for extent in extents)
@@ -143,15 +157,24 @@ class SnapshotReader:
 
 
 def _holes_are_zero(entry: Entry, descriptor: int) -> bool:
-    """Whether what the entry does not store reads as zero bytes."""
-    if entry.pages is None and entry.extents is None:
+    """Whether what the extents leave out reads as zero bytes."""
+    if entry.extents is None:
         return True
-    stored = entry.extents if entry.extents is not None else ()
     place = 0
-    for offset, length in (*stored, (entry.size, 0)):
-        if entry.pages is None and any(os.pread(descriptor, offset - place, place)):
+    for offset, length in (*entry.extents, (entry.size, 0)):
+        if not _is_zero(descriptor, place, offset - place):
             return False
         place = offset + length
+    return True
+
+
+def _is_zero(descriptor: int, offset: int, length: int) -> bool:
+    while length > 0:
+        content = os.pread(descriptor, min(length, len(_ZEROS)), offset)
+        if not content or content != _ZEROS[: len(content)]:
+            return False
+        offset += len(content)
+        length -= len(content)
     return True
 
 
@@ -188,11 +211,15 @@ def _page_pieces(blobs: BlobReader, pages: Content, size: int) -> Iterator[tuple
     offset = 0
     for hunk_reference in blobs.references(pages):
         hunk = decode_page_hunk(bytes(blobs.blob(hunk_reference)))
+        found = []
         for page in hunk.pages():
             length = min(hunk.page_bytes, size - offset)
             if page.birth is not None:
-                yield Reference(page.prefix, length, page.birth, page.number), (Extent(offset, 0, length),)
+                reference = Reference(page.prefix, length, page.birth, page.number)
+                found.append((reference, (Extent(offset, 0, length),)))
             offset += hunk.page_bytes
+        # In the order of their frames: the pages of one day stand together, those of one hunk come from many days.
+        yield from sorted(found, key=lambda each: (each[0].birth, each[0].number))
 
 
 class _Window:

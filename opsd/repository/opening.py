@@ -1,0 +1,241 @@
+"""Creating a repository, unlocking it, and enrolling a host.
+
+Promise: keys are found before settings are believed: a slot or a host's key file pins the repository id and the owner, and only
+that owner's settings count.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from opsd.clock import Clock
+from opsd.errors import KeyMissing, KeyRefused, NewerFormat, NotARepository, ObjectDamaged
+from opsd.events import Reporter, Warning
+from opsd.repository.format import Kind, check_name, name_for, unpack_map
+from opsd.repository.keys import (
+    ARGON2,
+    DEFAULT_DOMAIN,
+    Keyring,
+    OpeningKey,
+    Slot,
+    argon2_key,
+    decode_slot,
+    encode_secrets,
+    encode_slot,
+)
+from opsd.repository.kit import Kit, binding_of
+from opsd.repository.local import HostState, Memory
+from opsd.repository.seal import subkey
+from opsd.repository.settings import (
+    Domain,
+    Parameters,
+    RepositorySettings,
+    Signer,
+    choose,
+    decode_settings,
+    encode_settings,
+)
+from opsd.repository.signing import SigningKey
+from opsd.storage.protocol import Store
+
+_ALL_ROLES = ("owner", "reader")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlock:
+    """How a person or a machine proves to be a reader. Callables are asked only when needed; each may be None."""
+
+    passphrase: Callable[[], bytes] | None = None
+    kit: Kit | None = None
+    recipient: OpeningKey | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.passphrase or self.kit or self.recipient)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A new repository: all keys, its settings, and the kit to print."""
+
+    ring: Keyring
+    settings: RepositorySettings
+    kit: Kit
+
+
+def create(store: Store, host: str, clock: Clock, passphrase: bytes | None, domains: Sequence[str] = ()) -> Created:
+    """Make a repository in an empty store: slots first, then settings, so that a crash leaves nothing that opens.
+
+    Raises:
+        NotARepository: there is one already, or something else.
+    """
+    found = next(iter(store.list("")), None)
+    if found and any(True for _ in store.list("settings/")):
+        raise NotARepository("there is a repository already", hint="use it as it is, or choose another place")
+    if found and not found.name.startswith("keys/"):
+        raise NotARepository(f"the place is not empty: {found.name}", hint="choose an empty or absent folder")
+    owner, writer, maintainer = SigningKey.generate(), SigningKey.generate(), SigningKey.generate()
+    labels = ["default", *domains]
+    pairs = {number: (OpeningKey.generate(),) for number in range(DEFAULT_DOMAIN, DEFAULT_DOMAIN + len(labels))}
+    ring = Keyring(
+        repository=os.urandom(32),
+        owner_public=owner.public(),
+        id_key=os.urandom(32),
+        index_key=os.urandom(32),
+        owner=owner,
+        writer=writer,
+        maintainer=maintainer,
+        domains=pairs,
+    )
+    settings = RepositorySettings(
+        repository=ring.repository,
+        number=1,
+        created=clock.now(),
+        owner=ring.owner_public,
+        domains=tuple(
+            Domain(number=number, label=label, keys=(pairs[number][0].public(),))
+            for number, label in enumerate(labels, DEFAULT_DOMAIN)
+        ),
+        writers=(Signer(key=writer.public(), label=host),),
+        maintainers=(Signer(key=maintainer.public(), label=host),),
+        parameters=Parameters(cut_seed=int.from_bytes(os.urandom(7), "little")),
+    )
+    kit = Kit.generate(ring.repository, ring.owner_public)
+    add_kit(store, ring, kit, clock)
+    if passphrase is not None:
+        add_passphrase(store, ring, passphrase, clock)
+    put_settings(store, settings, owner)
+    return Created(ring=ring, settings=settings, kit=kit)
+
+
+def put_settings(store: Store, settings: RepositorySettings, owner: SigningKey) -> None:
+    """Put a settings object."""
+    content = encode_settings(settings, owner)
+    store.put(name_for(Kind.SETTINGS, content, number=settings.number), content)
+
+
+def add_passphrase(store: Store, ring: Keyring, passphrase: bytes, clock: Clock, label: str = "passphrase") -> str:
+    """Write a slot that a passphrase opens; returns its name."""
+    parameters = {**ARGON2, "salt": os.urandom(16)}
+    clear = {"repository": ring.repository, "label": label, "created": clock.now(), "kind": "passphrase", "argon2": parameters}
+    content = encode_slot(clear, argon2_key(passphrase, parameters), encode_secrets(ring, _ALL_ROLES))
+    name = name_for(Kind.KEY_SLOT, content)
+    store.put(name, content)
+    return name
+
+
+def add_kit(store: Store, ring: Keyring, kit: Kit, clock: Clock) -> str:
+    """Write the slot that a recovery kit opens; returns its name."""
+    salt = os.urandom(16)
+    clear = {"repository": ring.repository, "label": "recovery kit", "created": clock.now(), "kind": "kit", "salt": salt}
+    content = encode_slot(clear, subkey(salt, b"opsd kit 1" + kit.secret), encode_secrets(ring, _ALL_ROLES))
+    name = name_for(Kind.KEY_SLOT, content)
+    store.put(name, content)
+    return name
+
+
+def slots(store: Store, reporter: Reporter) -> list[Slot]:
+    """All key slots that can be read; a damaged one is told."""
+    found = []
+    for info in store.list("keys/"):
+        try:
+            found.append(decode_slot(info.name, store.read(info.name)))
+        except ObjectDamaged as error:
+            reporter.warn(Warning(subject=error.name, problem=error.problem, hint="restore it from a copy"))
+    return found
+
+
+def unlock(store: Store, how: Unlock, reporter: Reporter) -> Keyring:
+    """The keys behind a passphrase, a kit or a recipient's key.
+
+    Raises:
+        KeyRefused: it opens no slot.
+    """
+    found = slots(store, reporter)
+    if not found:
+        raise KeyRefused("the repository has no key slot that can be read", hint="restore the folder keys/ from a copy")
+    if how.kit:
+        return _by_kit(found, how.kit)
+    if how.recipient:
+        rings = (slot.open_as_recipient(how.recipient) for slot in found if slot.kind == "recipient")
+        return _first(rings, "this recipient's key opens no slot of this repository", "add it with 'opsd key add --recipient'")
+    if how.passphrase is None:
+        raise KeyMissing("the passphrase is not at hand", hint="set passphrase: or OPSD_PASSPHRASE_FILE, or use the recovery kit")
+    passphrase = how.passphrase()
+    rings = (slot.open(slot.passphrase_key(passphrase)) for slot in found if slot.kind == "passphrase")
+    return _first(rings, "wrong passphrase: it opens no slot of this repository", "try again, or use the recovery kit (--kit)")
+
+
+def _by_kit(found: Sequence[Slot], kit: Kit) -> Keyring:
+    rings = (slot.open(slot.kit_key(kit.secret)) for slot in found if slot.kind == "kit")
+    ring = _first(rings, "this recovery kit opens no slot of this repository", "it may belong to another repository")
+    if binding_of(ring.repository, ring.owner_public) != kit.binding:
+        raise KeyRefused("this recovery kit belongs to another repository", hint="look for the kit printed with this one")
+    return ring
+
+
+def _first(rings: "object", text: str, hint: str) -> Keyring:
+    for ring in rings:  # type: ignore[attr-defined]
+        if ring is not None:
+            return ring  # type: ignore[no-any-return]
+    raise KeyRefused(text, hint=hint)
+
+
+def repository_id(store: Store) -> bytes:
+    """Which repository a store claims to hold; believed only once keys confirm it.
+
+    Raises:
+        NotARepository: it holds none.
+    """
+    failure: ObjectDamaged | NewerFormat | None = None
+    for info in store.list("settings/"):
+        try:
+            content = store.read(info.name)
+            check_name(info.name, content, Kind.SETTINGS)
+            length = int.from_bytes(content[8:12], "little")
+            return bytes(unpack_map(info.name, content[12 : 12 + length])["repository"])
+        except (ObjectDamaged, NewerFormat) as error:
+            failure = error
+        except (KeyError, TypeError):
+            failure = ObjectDamaged(info.name, "it names no repository")
+    if failure:
+        raise failure
+    raise NotARepository("there is no repository at this place", hint="check the path, or create one with 'opsd init'")
+
+
+def load_settings(store: Store, ring: Keyring, at_least: int, reporter: Reporter) -> RepositorySettings:
+    """The settings that count for a ring.
+
+    Raises:
+        IntegrityError: none is valid, or the store was rolled back.
+    """
+    valid = []
+    for info in store.list("settings/"):
+        try:
+            settings = decode_settings(info.name, store.read(info.name), ring.repository, ring.owner_public)
+            valid.append((info.name, settings))
+        except ObjectDamaged as error:
+            reporter.warn(Warning(subject=error.name, problem=error.problem, hint="restore it from a copy"))
+    return choose(valid, at_least)
+
+
+def enrol(store: Store, ring: Keyring, settings: RepositorySettings, host: str, state: HostState) -> tuple[Keyring, RepositorySettings]:
+    """Make this host a writer and maintainer, with the owner's key.
+
+    Raises:
+        KeyMissing: the ring has no owner's key.
+    """
+    if ring.owner is None:
+        raise KeyMissing(
+            "this host has no key to write to the repository, and can't make one without the passphrase",
+            hint="give the passphrase once (OPSD_PASSPHRASE_FILE) or copy <state>/keys from the old state folder",
+        )
+    grown = replace(ring, writer=SigningKey.generate(), maintainer=SigningKey.generate())
+    if grown.writer is None or grown.maintainer is None:
+        raise AssertionError
+    settings = settings.with_signers(
+        Signer(key=grown.writer.public(), label=host), Signer(key=grown.maintainer.public(), label=host)
+    )
+    state.write_keys(grown)
+    put_settings(store, settings, ring.owner)
+    state.remember(ring.repository, Memory(settings=settings.number))
+    return grown, settings
