@@ -8,6 +8,7 @@ compresses like source code but neither repeats nor deduplicates by accident. `d
 import gzip
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -184,7 +185,8 @@ def make(place: Place) -> None:
     with place.image.open("wb") as file:
         file.truncate(parts * pages * PAGE)
     files = place.files
-    with ProcessPoolExecutor(initializer=_start, initargs=(text_pool(),)) as workers:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=spawn, initializer=_start, initargs=(text_pool(),)) as workers:
         jobs = [workers.submit(make_image_part, place.image, part, pages) for part in range(parts)]
         folders = [
             files / "src" / f"project_{n % 20:02}" / f"package_{n:03}" for n in range(place.count(SOURCE_FOLDERS))
