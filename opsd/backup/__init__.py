@@ -1,0 +1,1 @@
+"""One run: sources → repository → manifest; and what is brought to copies."""

@@ -1,0 +1,195 @@
+"""The small face of the engine: open a repository, list snapshots, read one, begin a run.
+
+Promise: everything returned was verified; what can't be read is reported, never silently left out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from opsd.clock import Clock
+from opsd.errors import IntegrityError, ObjectDamaged, ObjectNotFound, SnapshotUnknown
+from opsd.events import Reporter, Warning
+from opsd.model import SnapshotSummary
+from opsd.repository.catalog import Catalog, Place, load_catalog, marked_snapshots
+from opsd.repository.index import IndexCache
+from opsd.repository.keys import Keyring
+from opsd.repository.local import HostState, Memory
+from opsd.repository.manifest import Manifest, decode_manifest
+from opsd.repository.opening import Unlock, enrol, load_settings, repository_id, unlock
+from opsd.repository.reader import SnapshotReader
+from opsd.repository.runs import Mark
+from opsd.repository.settings import RepositorySettings
+from opsd.storage.protocol import ObjectInfo, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Where the engine runs: this host's state, a folder for what is disposable, a clock, a listener, and its name."""
+
+    state: HostState
+    cache: Path
+    clock: Clock
+    reporter: Reporter
+    host: str
+
+
+class Repository:
+    """An open repository. Cheap to open; what it lists is read anew at each call."""
+
+    def __init__(self, place: Place, around: Surroundings) -> None:
+        self.place = place
+        self.around = around
+
+    @classmethod
+    def open(cls, store: Store, around: Surroundings, how: Unlock, *, reader: bool = False, writer: bool = False) -> "Repository":
+        """Open with this host's keys, or by `how` where those do not suffice; `reader` and `writer` say what is needed.
+
+        Raises:
+            NotARepository, KeyRefused, KeyMissing, IntegrityError, NewerFormat, StorageError.
+        """
+        identity = repository_id(store)
+        ring = around.state.read_keys(identity)
+        if (reader and how) or ring is None:
+            opened = unlock(store, how, around.reporter)
+            ring = opened if ring is None or ring.repository != opened.repository else ring.joined(opened)
+        memory = around.state.memory(ring.repository)
+        settings = load_settings(store, ring, memory.settings, around.reporter)
+        if writer and (ring.writer is None or settings.signer(ring.writer.public().id) is None):
+            ring = ring if ring.owner else ring.joined(unlock(store, how, around.reporter))
+            ring, settings = enrol(store, ring, settings, around.host, around.state)
+        return cls(cls._place(store, ring, settings, around), around)
+
+    @staticmethod
+    def _place(store: Store, ring: Keyring, settings: RepositorySettings, around: Surroundings) -> Place:
+        cache = IndexCache(around.cache / ring.repository.hex() / "index")
+        return Place(store=store, ring=ring, settings=settings, index_cache=cache, reporter=around.reporter)
+
+    @property
+    def cache(self) -> Path:
+        """This repository's folder of what is disposable."""
+        return self.around.cache / self.place.ring.repository.hex()
+
+    def spool(self) -> Path:
+        """A folder for packs being written: the store's own where it has one, so that a put is a move."""
+        folder = self.place.store.capabilities.spool or self.cache / "spool"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    def marks(self) -> list[Mark]:
+        """Marks that can be read; a damaged one is told (prune itself stops at one)."""
+        found = []
+        for info in self.place.store.list("marks/"):
+            try:
+                found.append(self.place.signed.decode_mark(info.name, self.place.store.read(info.name), info.modified))
+            except ObjectDamaged as error:
+                self._tell(error)
+            except ObjectNotFound:
+                continue
+        return found
+
+    def _tell(self, error: ObjectDamaged) -> None:
+        self.place.reporter.warn(Warning(subject=error.name, problem=error.problem, hint=error.hint))
+
+    def manifest(self, info: ObjectInfo) -> Manifest:
+        """One manifest.
+
+        Raises:
+            ObjectDamaged, NewerFormat, ObjectNotFound.
+        """
+        content = self.place.store.read(info.name)
+        return decode_manifest(info.name, content, info.modified, self.place.ring, self.place.settings)
+
+    def manifests(self) -> Iterator[Manifest]:
+        """All manifests that can be read, marked ones included, oldest first; a damaged one is told."""
+        for info in sorted(self.place.store.list("snapshots/"), key=lambda each: each.name):
+            try:
+                yield self.manifest(info)
+            except ObjectDamaged as error:
+                self._tell(error)
+            except ObjectNotFound:
+                continue
+
+    def snapshots(self, *, marked: bool = False) -> list[SnapshotSummary]:
+        """Every snapshot, oldest first by its start; those that prune has marked only if asked for."""
+        doomed = marked_snapshots(self.marks())
+        failed = self._failed_runs()
+        found = [
+            replace(
+                manifest.summary,
+                marked=manifest.summary.name in doomed,
+                complete=manifest.summary.complete and manifest.summary.run not in failed,
+            )
+            for manifest in self.manifests()
+        ]
+        return sorted((each for each in found if marked or not each.marked), key=lambda each: (each.started, each.id))
+
+    def _failed_runs(self) -> frozenset[bytes]:
+        """Runs that ended as failed: a manifest of one counts as incomplete."""
+        found = set()
+        for info in self.place.store.list("runs/"):
+            try:
+                event = self.place.signed.decode_run(info.name, self.place.store.read(info.name), info.modified)
+            except (ObjectDamaged, ObjectNotFound):
+                continue
+            if event.event == "failed":
+                found.add(event.run)
+        return frozenset(found)
+
+    def find(self, text: str, before: int | None = None) -> Manifest:
+        """The snapshot of an id, a prefix of it, or `latest`; with `before` (ns UTC), the newest complete not after it.
+
+        Raises:
+            SnapshotUnknown: none, or several.
+            ObjectDamaged: its manifest can't be read.
+        """
+        if text != "latest":
+            return self._by_prefix(text)
+        known = [each for each in self.snapshots() if before is None or each.started <= before]
+        whole = [each for each in known if each.complete and each.job == "all"]
+        if before is not None:
+            whole = whole or [each for each in known if each.complete]
+        for each in reversed(whole or known):
+            return self.manifest(ObjectInfo(name=each.name, size=0, modified=each.received))
+        when = "" if before is None else " that old"
+        raise SnapshotUnknown(f"the repository holds no snapshot{when}", hint="'opsd snapshots' lists what is there; 'opsd backup' makes one")
+
+    def _by_prefix(self, text: str) -> Manifest:
+        infos = [info for info in self.place.store.list("snapshots/") if info.name.rpartition("-")[2].startswith(text.lower())]
+        if len(infos) == 1:
+            return self.manifest(infos[0])
+        if not infos:
+            raise SnapshotUnknown(f"no snapshot {text}", hint="'opsd snapshots' lists them; 'latest' is the newest complete one")
+        ids = ", ".join(sorted(info.name.rpartition("-")[2][:12] for info in infos)[:5])
+        raise SnapshotUnknown(f"{len(infos)} snapshots begin with {text}: {ids}", hint="give more characters")
+
+    def catalog(self) -> Catalog:
+        """Marks, packs and index as they are now."""
+        return load_catalog(self.place, self.marks())
+
+    def reader(self, manifest: Manifest, catalog: Catalog | None = None) -> SnapshotReader:
+        """A snapshot's content; frames in marked packs are read as well, as long as they are there."""
+        return SnapshotReader(self.place, catalog or self.catalog(), manifest)
+
+    def compare_memory(self) -> None:
+        """Whether the store still shows what this host put last.
+
+        Raises:
+            IntegrityError: the newest manifest of this host is gone and no note says why.
+        """
+        memory = self.around.state.memory(self.place.ring.repository)
+        if not memory.head:
+            return
+        if any(info.name.endswith(memory.head) for info in self.place.store.list("snapshots/")):
+            return
+        dropped = {number for note in self.place.notes() for _, number in note.sequences}
+        if memory.sequence not in dropped:
+            raise IntegrityError(
+                f"snapshot {memory.head[:8]}, the newest of this host, is gone and no prune dropped it",
+                hint="the store shows an older state of itself, or was emptied; compare it with a copy before you write to it",
+            )
+
+    def remember(self, sequence: int, head: str) -> None:
+        """Keep what this host has put last."""
+        memory = Memory(settings=self.place.settings.number, sequence=sequence, head=head)
+        self.around.state.remember(self.place.ring.repository, memory)
