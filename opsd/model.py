@@ -68,6 +68,16 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RootSummary:
+    """Totals of a root without its name: a keyed hash of its path, files, bytes, whether it was a mount point."""
+
+    key: bytes
+    files: int
+    bytes: int
+    mount: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSummary:
     """What the manifest says of one source without naming anything in it. Sizes in bytes."""
 
@@ -80,6 +90,7 @@ class SourceSummary:
     added_bytes: int = 0
     warnings: int = 0
     domain: int = 1
+    roots: tuple[RootSummary, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ class ContentWriter:
             parameters.cut_average, min_size=parameters.cut_min, max_size=parameters.cut_max, seed=parameters.cut_seed
         )
         self._small = parameters.cut_min
-        self._frames = frames
+        self.frames = frames
 
     def whole(self, read: ReadInto, size: int, advance: Callable[[int], None]) -> Stored:
         """Store all that `read` gives; `size` is what is expected and only decides how."""
@@ -63,7 +63,7 @@ class ContentWriter:
 
     def _blob(self, content: memoryview) -> bytes:
         reference = self._blobs.add(self._domain, content)
-        self._frames.add_references(reference)
+        self.frames.add_references(reference)
         return reference
 
     def _cut(self, read: ReadInto, filled: int, advance: Callable[[int], None]) -> Stored:
@@ -88,7 +88,7 @@ class ContentWriter:
             filled = rest
         content = self._blobs.content(self._domain, b"".join(references))
         if isinstance(content, tuple):
-            self._frames.add_references(content[1])
+            self.frames.add_references(content[1])
         return Stored(content, total)
 
 
@@ -110,7 +110,7 @@ class PageWriter:
         self._domain = domain
         self._index = blobs.domains[INDEX_DOMAIN]
         self._reader = reader
-        self._frames = frames
+        self.frames = frames
 
     def _old_hunks(self, previous: Content | None) -> Iterator[PageHunk]:
         """The last map's hunks; a map that can't be had costs storing the pages again, nothing else."""
@@ -135,9 +135,9 @@ class PageWriter:
             if filled < len(buffer):
                 break
         content = self._blobs.content(self._index, references)
-        self._frames.add_references(references)
+        self.frames.add_references(references)
         if isinstance(content, tuple):
-            self._frames.add_references(content[1])
+            self.frames.add_references(content[1])
         return Stored(content, size)
 
     def _pages(self, content: memoryview, page_bytes: int, old: PageHunk | None) -> list[PagePlace]:
@@ -154,7 +154,7 @@ class PageWriter:
             if found is None or found.birth is None or found.prefix != identity[:16]:
                 address = self._blobs.add_page(self._domain, identity, page)
                 found = PagePlace(identity[:16], address[:16], int.from_bytes(address[16:], "little"))
-            self._frames.add(found.birth or b"", found.number >> 16)
+            self.frames.add(found.birth or b"", found.number >> 16)
             pages.append(found)
         return pages
 

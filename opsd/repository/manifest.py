@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from opsd.errors import KeyMissing, ObjectDamaged
-from opsd.model import Content, Outcome, SnapshotSummary, SourceSummary, SourceTree
+from opsd.model import Content, Outcome, RootSummary, SnapshotSummary, SourceSummary, SourceTree
 from opsd.repository.format import (
     Envelope,
     Kind,
@@ -145,7 +145,9 @@ def _decode_sections(name: str, content: bytes) -> tuple[Section, ...]:
 
 
 def _encode_source(source: SourceSummary) -> Map:
-    return {key: getattr(source, key) for key in SourceSummary.__slots__} | {"outcome": str(source.outcome)}
+    value = {key: getattr(source, key) for key in SourceSummary.__slots__}
+    roots = [[root.key, root.files, root.bytes, root.mount] for root in source.roots]
+    return value | {"outcome": str(source.outcome), "roots": roots}
 
 
 def encode_manifest(manifest: Manifest, ring: Keyring) -> bytes:
@@ -190,6 +192,10 @@ def _decode_source(value: Map) -> SourceSummary:
         added_bytes=int(value["added_bytes"]),
         warnings=int(value["warnings"]),
         domain=int(value.get("domain", DEFAULT_DOMAIN)),
+        roots=tuple(
+            RootSummary(key=bytes(key), files=int(files), bytes=int(size), mount=bool(mount))
+            for key, files, size, mount in value.get("roots", ())
+        ),
     )
 
 

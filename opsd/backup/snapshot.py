@@ -1,0 +1,209 @@
+"""One backup run: every source into one snapshot, total in itself.
+
+Promise: a source that fails does not stop the others, and the signed manifest says how each ended. Nothing of the run exists for
+a reader until its manifest is there, and then all of it does.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+
+from opsd.backup.about import About
+from opsd.backup.cache import Cache, SourceCache
+from opsd.backup.work import Job, Result
+from opsd.errors import OpsdError, SourceError
+from opsd.events import Reporter, Warning
+from opsd.model import Outcome, SnapshotSummary, SourceSummary, SourceTree
+from opsd.repository.keys import DEFAULT_DOMAIN
+from opsd.repository.manifest import ReaderPart
+from opsd.repository.references import FrameSet
+from opsd.repository.repository import Repository
+from opsd.repository.run import Ending, Run
+from opsd.repository.writer import LISTING
+
+#: Reads and stores one source.
+Worker = Callable[[Job], Result]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A source to be backed up: how, in which key domain, and what to do around it (hooks)."""
+
+    label: str
+    kind: str
+    work: Worker
+    domain: str = "default"
+    around: AbstractContextManager[object] = field(default_factory=nullcontext)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """What a snapshot is filed under. `next_due` in ns UTC."""
+
+    host: str
+    job: str
+    zone: str
+    version: str
+    tags: tuple[str, ...] = ()
+    next_due: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How a run ended: the snapshot as it is listed, and the failures by source."""
+
+    snapshot: SnapshotSummary
+    failures: Mapping[str, OpsdError]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Failed if any source failed, else with warnings or complete."""
+        outcomes = {source.outcome for source in self.snapshot.sources}
+        return max(outcomes, key=list(Outcome).index, default=Outcome.FAILED)
+
+
+class Backup:
+    """Carries out one run."""
+
+    def __init__(self, repository: Repository, labels: Labels, about: About) -> None:
+        self._repository = repository
+        self._labels = labels
+        self._about = about
+        self._reporter: Reporter = repository.around.reporter
+        self._results: list[tuple[Planned, Result]] = []
+        self._rows: list[SourceCache] = []
+        self._added: dict[str, int] = {}
+
+    def run(self, planned: Sequence[Planned]) -> Report:
+        """Back up these sources into one snapshot.
+
+        Raises:
+            StorageError, IntegrityError, KeyMissing: the run could not end with a snapshot; nothing older is touched.
+        """
+        self._repository.compare_memory()
+        started = self._repository.around.clock.now()
+        with ExitStack() as stack:
+            run = stack.enter_context(Run(self._repository))
+            cache = Cache(self._repository.cache / "files.sqlite", run.place.ring.index())
+            stack.callback(cache.close)
+            for each in planned:
+                self._source(run, cache, each)
+            self._reporter.stage("storing")
+            summary = run.commit(self._ending(run, started))
+            for rows in self._rows:
+                rows.finish(summary.id)
+            cache.commit()
+        failures = {result.label: result.failure for _, result in self._results if result.failure}
+        return Report(snapshot=summary, failures=failures)
+
+    def _source(self, run: Run, cache: Cache, planned: Planned) -> None:
+        self._reporter.stage(planned.label)
+        before = run.blobs.added_bytes
+        result = Result(label=planned.label, kind=planned.kind)
+        rows = cache.source(planned.label)
+        try:
+            job = self._job(run, rows, planned)
+            with planned.around:
+                result = planned.work(job)
+                if result.failure:
+                    raise result.failure
+            self._rows.append(rows)
+        except SourceError as error:
+            rows.undo()
+            result.failure = error
+            self._reporter.warn(Warning(subject=f"source {planned.label}", problem=str(error), hint=error.hint))
+        self._added[planned.label] = run.blobs.added_bytes - before
+        self._results.append((planned, result))
+
+    def _job(self, run: Run, rows: SourceCache, planned: Planned) -> Job:
+        domain = run.place.settings.domain(planned.domain)
+        if domain is None:
+            hint = "add it with 'opsd key domain'"
+            raise SourceError(planned.label, f"the repository has no key domain {planned.domain}", hint=hint)
+        return Job(
+            run=run,
+            label=planned.label,
+            domain=run.blobs.domains[domain.number],
+            reporter=self._reporter,
+            cache=rows,
+            trusted=self._trusted(run, rows.snapshot),
+            previous=run.previous(self._labels.host, planned.label),
+        )
+
+    def _trusted(self, run: Run, snapshot: str) -> bool:
+        """Whether all that the cache knows is still stored: its manifest is listed, unmarked, and its packs stand."""
+        manifest = next((each for each in run.manifests if each.summary.id == snapshot), None)
+        return manifest is not None and run.stands(manifest)
+
+    def _ending(self, run: Run, started: int) -> Ending:
+        frames = FrameSet()
+        parts: dict[int, list[SourceTree]] = {DEFAULT_DOMAIN: []}
+        sources: list[SourceSummary] = []
+        page_maps = {}
+        for planned, result in self._results:
+            domain = run.place.settings.domain(planned.domain)
+            number = domain.number if domain else DEFAULT_DOMAIN
+            frames.add_all(result.frames)
+            page_maps.update(result.page_maps)
+            if result.listing:
+                tree = SourceTree(
+                    label=result.label, kind=result.kind, roots=result.roots, listing=result.listing, facts=result.facts
+                )
+                parts.setdefault(number, []).append(tree)
+            sources.append(self._summary(result, number))
+        about = self._store_about(run, frames)
+        readers = {
+            number: ReaderPart(trees=tuple(trees), about=about if number == DEFAULT_DOMAIN else {})
+            for number, trees in parts.items()
+        }
+        summary = self._snapshot(tuple(sources), started)
+        return Ending(summary=summary, parts=readers, page_maps=page_maps, frames=frames, next_due=self._labels.next_due)
+
+    def _summary(self, result: Result, domain: int) -> SourceSummary:
+        ended = Outcome.FAILED if result.failure else Outcome.WARNINGS if result.warnings else Outcome.COMPLETE
+        return SourceSummary(
+            label=result.label,
+            kind=result.kind,
+            outcome=ended,
+            files=result.files,
+            folders=result.folders,
+            bytes=result.bytes,
+            added_bytes=self._added.get(result.label, 0),
+            warnings=result.warnings,
+            domain=domain,
+            roots=result.totals,
+        )
+
+    def _store_about(self, run: Run, frames: FrameSet) -> dict[str, object]:
+        domain = run.blobs.domains[DEFAULT_DOMAIN]
+        about: dict[str, object] = {"version": self._labels.version}
+        for name in ("configuration", "rescue", "packages"):
+            content = getattr(self._about, name)
+            stored = run.blobs.add_whole(domain, content, LISTING) if content else b""
+            frames.add_references(stored if isinstance(stored, bytes) else stored[1])
+            about[name] = stored
+        return about
+
+    def _snapshot(self, sources: tuple[SourceSummary, ...], started: int) -> SnapshotSummary:
+        """The summary, but for what only the run knows."""
+        labels = self._labels
+        return SnapshotSummary(
+            id="",
+            name="",
+            writer=b"",
+            run=b"",
+            sequence=0,
+            started=started,
+            ended=self._repository.around.clock.now(),
+            received=0,
+            zone=labels.zone,
+            host=labels.host,
+            job=labels.job,
+            tags=labels.tags,
+            complete=bool(sources) and all(source.outcome is not Outcome.FAILED for source in sources),
+            sources=sources,
+            files=sum(source.files for source in sources),
+            bytes=sum(source.bytes for source in sources),
+            added_bytes=0,
+            version=labels.version,
+        )
