@@ -18,13 +18,16 @@ class FoundFolder:
     """A folder on disk with what was found in it, entries in order of name.
 
     Folders come in the order of their paths' parts. `path` is the path as recorded; `real` where to read it now
-    (they differ under a file-system snapshot). `complete` is False for the parents of a root, which list only the way to it.
+    (they differ under a file-system snapshot). `complete` is False where it lists only the way to something: the parents of a
+    root, an excluded folder with something included in it, a mount point or opsd's own folder that is not entered. A very large folder
+    comes in several of the same path, one after the other, with `part` counting from 0, before what is in it.
     """
 
     path: bytes
     real: bytes
     entries: list[Found]
     complete: bool = True
+    part: int = 0
 
 
 class Readable(Protocol):
