@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from opsd.model import Content
-from opsd.repository.cutters import ContentWriter, PageWriter
+from opsd.repository.cutters import BeginsWith, ContentWriter, PageWriter, Stored
 from opsd.sources.opening import open_file, same_file, unchanged
 from opsd.sources.sparse import data_extents
 
 SQLITE_HEADER = b"SQLite format 3\0"
+#: The smallest database is one page of 512 bytes.
+SQLITE_LEAST = 512
 
 
 class Replaced(OSError):
@@ -64,8 +66,6 @@ class FileReader:
             status = os.fstat(descriptor)
             if not same_file(status, found):
                 raise Replaced(f"{path!r} was replaced")
-            if self._sqlite and status.st_size >= 512 and os.pread(descriptor, 16, 0) == SQLITE_HEADER:
-                raise Database
             read = self._once(descriptor, status, pages)
             if unchanged(status, os.fstat(descriptor)):
                 return read
@@ -83,10 +83,19 @@ class FileReader:
             return ReadFile(status=status, size=stored.size, pages=stored.content)
         extents = data_extents(descriptor, status)
         if extents is None:
-            stored = self._writer.whole(lambda view: os.readv(descriptor, [view]), status.st_size, self._advance)
+            stored = self._plain(descriptor, status)
             return ReadFile(status=status, size=stored.size, content=stored.content)
-        stored = self._writer.whole(_extent_reader(descriptor, extents), sum(length for _, length in extents), self._advance)
+        if self._sqlite and os.pread(descriptor, len(SQLITE_HEADER), 0) == SQLITE_HEADER:
+            raise Database
+        stored = self._writer.whole(_extent_reader(descriptor, extents), self._advance)
         return ReadFile(status=status, size=status.st_size, content=stored.content, extents=tuple(extents))
+
+    def _plain(self, descriptor: int, status: os.stat_result) -> Stored:
+        refused = SQLITE_HEADER if self._sqlite and status.st_size >= SQLITE_LEAST else b""
+        try:
+            return self._writer.file(lambda view: os.readv(descriptor, [view]), status.st_size, self._advance, refused)
+        except BeginsWith as error:
+            raise Database from error
 
 
 def _as_changed(read: ReadFile) -> ReadFile:

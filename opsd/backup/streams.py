@@ -87,7 +87,7 @@ class StreamBackup:
     def _take(self, stream: Stream, writer: ContentWriter, pages: PageWriter) -> _Taken:
         with stream.open() as reader:
             if not stream.pages:
-                stored = writer.whole(reader.readinto, stream.size if stream.size is not None else 1 << 62, self._advance)
+                stored = writer.whole(reader.readinto, self._advance)
                 return _Taken(stream, stored.size, stored.content, None)
             key = page_map_key(self._job.run.place.ring.index(), self._job.label, stream.path)
             previous = self._job.previous.page_maps.get(key) if self._job.previous else None

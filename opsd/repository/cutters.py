@@ -24,7 +24,12 @@ if pyfastcdc.FastCDC is not FastCDC:
     raise ImportError("pyfastcdc came without its compiled part; it would be a hundred times slower")
 
 ReadInto = Callable[[memoryview], int]
-_BUFFER_CUTS = 4
+#: The buffer, in times of the largest blob: what is left of it after cutting is moved to its front.
+_BUFFER_CUTS = 3
+
+
+class BeginsWith(Exception):
+    """The content begins with the bytes that the caller refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +54,24 @@ class ContentWriter:
         self._small = parameters.cut_min
         self.frames = frames
 
-    def whole(self, read: ReadInto, size: int, advance: Callable[[int], None]) -> Stored:
-        """Store all that `read` gives; `size` is what is expected and only decides how."""
-        buffer = self._buffer
-        if size <= self._small:
-            filled = _fill(read, buffer[: self._small + 1], 0)
-            if filled <= self._small:
-                advance(filled)
-                return Stored(self._blob(buffer[:filled]) if filled else b"", filled)
-        else:
-            filled = 0
+    def file(self, read: ReadInto, size: int, advance: Callable[[int], None], refused: bytes = b"") -> Stored:
+        """Store a file of `size` bytes; a small one is not read past that (the caller notices growth by its stat).
+
+        Raises:
+            BeginsWith: its first bytes are the refused ones.
+        """
+        small = 0 < size <= self._small
+        filled = _fill(read, self._buffer[: size if small else len(self._buffer)], 0)
+        if refused and self._buffer[: len(refused)] == refused and filled >= len(refused):
+            raise BeginsWith
+        if filled <= self._small:
+            advance(filled)
+            return Stored(self._blob(self._buffer[:filled]) if filled else b"", filled)
         return self._cut(read, filled, advance)
+
+    def whole(self, read: ReadInto, advance: Callable[[int], None]) -> Stored:
+        """Store all that `read` gives, up to its end."""
+        return self.file(read, 0, advance)
 
     def _blob(self, content: memoryview) -> bytes:
         reference = self._blobs.add(self._domain, content)
@@ -67,13 +79,11 @@ class ContentWriter:
         return reference
 
     def _cut(self, read: ReadInto, filled: int, advance: Callable[[int], None]) -> Stored:
-        buffer, references, total, ended = self._buffer, [], 0, False
+        """Cut the buffer again and again; its first `filled` bytes are read already."""
+        buffer, references, total = self._buffer, [], 0
+        advance(filled)
         while True:
-            if not ended:
-                before = filled
-                filled = _fill(read, buffer, filled)
-                ended = filled < len(buffer)
-                advance(filled - before)
+            ended = filled < len(buffer)
             used = 0
             for chunk in self._cutter.cut_buf(buffer[:filled]) if filled else ():
                 if not ended and filled - chunk.offset < self._limit:
@@ -85,7 +95,8 @@ class ContentWriter:
                 break
             rest = filled - used
             buffer[:rest] = bytes(buffer[used:filled])
-            filled = rest
+            filled = _fill(read, buffer, rest)
+            advance(filled - rest)
         content = self._blobs.content(self._domain, b"".join(references))
         if isinstance(content, tuple):
             self.frames.add_references(content[1])

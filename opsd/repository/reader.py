@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from opsd.errors import IntegrityError, KeyMissing, SnapshotUnknown
 from opsd.model import Content, Entry, Folder, SnapshotSummary, SourceTree
+from opsd.repository.allocation import share_one_heap
 from opsd.repository.blobs import BlobReader, Frame
 from opsd.repository.catalog import Catalog, Place
 from opsd.repository.keys import DEFAULT_DOMAIN
@@ -139,6 +140,7 @@ class SnapshotReader:
                 keys.append(key)
                 yield entry
 
+        share_one_heap()
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-read") as pool:
             window = _Window(self.blobs, pool, numbered())
             while window.next_entry():

@@ -14,6 +14,7 @@ from typing import Final
 
 from opsd.clock import Clock
 from opsd.errors import OpsdError, StorageError, StoreFull
+from opsd.repository.allocation import share_one_heap
 from opsd.repository.catalog import Catalog, Place
 from opsd.repository.format import Kind, name_for
 from opsd.repository.frames import BlobPlace, FrameKeys, FrameKind, FrameRow, sealed_frame
@@ -90,6 +91,7 @@ class BlobWriter:
     """
 
     def __init__(self, place: Place, catalog: Catalog, spool: Path, clock: Clock) -> None:
+        share_one_heap()
         self._place = place
         self._catalog = catalog
         self._spool = spool
