@@ -5,7 +5,7 @@ that owner's settings count.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from opsd.clock import Clock
@@ -62,53 +62,96 @@ class Created:
     kit: Kit
 
 
-def create(store: Store, host: str, clock: Clock, passphrase: bytes | None, domains: Sequence[str] = ()) -> Created:
-    """Make a repository in an empty store: slots first, then settings, so that a crash leaves nothing that opens.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRepository:
+    """What a new repository begins with: the host's label, a passphrase if there is one, more key domains, its parameters."""
+
+    host: str
+    passphrase: bytes | None = None
+    domains: tuple[str, ...] = ()
+    parameters: Parameters = Parameters()
+
+
+def create(store: Store, new: NewRepository, state: HostState, clock: Clock) -> Created:
+    """Make a repository in an empty store: this host's keys and the slots first, the settings last.
+
+    A crash on the way leaves no repository, and the next try works.
 
     Raises:
         NotARepository: there is one already, or something else.
     """
-    found = next(iter(store.list("")), None)
-    if found and any(True for _ in store.list("settings/")):
-        raise NotARepository("there is a repository already", hint="use it as it is, or choose another place")
-    if found and not found.name.startswith("keys/"):
-        raise NotARepository(f"the place is not empty: {found.name}", hint="choose an empty or absent folder")
-    owner, writer, maintainer = SigningKey.generate(), SigningKey.generate(), SigningKey.generate()
-    labels = ["default", *domains]
-    pairs = {number: (OpeningKey.generate(),) for number in range(DEFAULT_DOMAIN, DEFAULT_DOMAIN + len(labels))}
-    ring = Keyring(
+    _refuse_what_is_there(store)
+    ring = _new_ring(new)
+    settings = _first_settings(ring, new, clock)
+    kit = Kit.generate(ring.repository, ring.owner_public)
+    state.write_keys(ring)
+    add_kit(store, ring, kit, clock)
+    if new.passphrase is not None:
+        add_passphrase(store, ring, new.passphrase, clock)
+    put_settings(store, settings, ring.owner)
+    return Created(ring=ring, settings=settings, kit=kit)
+
+
+def _refuse_what_is_there(store: Store) -> None:
+    foreign = ""
+    for info in store.list(""):
+        if info.name.startswith("settings/"):
+            raise NotARepository("there is a repository already", hint="use it as it is, or choose another place")
+        if not info.name.startswith("keys/"):
+            foreign = info.name
+    if foreign:
+        raise NotARepository(f"the place is not empty: {foreign}", hint="choose an empty or absent folder")
+
+
+def _new_ring(new: NewRepository) -> Keyring:
+    owner = SigningKey.generate()
+    return Keyring(
         repository=os.urandom(32),
         owner_public=owner.public(),
         id_key=os.urandom(32),
         index_key=os.urandom(32),
         owner=owner,
-        writer=writer,
-        maintainer=maintainer,
-        domains=pairs,
+        writer=SigningKey.generate(),
+        maintainer=SigningKey.generate(),
+        domains={number: (OpeningKey.generate(),) for number, _ in _numbered(new)},
     )
-    settings = RepositorySettings(
+
+
+def _numbered(new: NewRepository) -> list[tuple[int, str]]:
+    return list(enumerate(("default", *new.domains), DEFAULT_DOMAIN))
+
+
+def _first_settings(ring: Keyring, new: NewRepository, clock: Clock) -> RepositorySettings:
+    seed = new.parameters.cut_seed or int.from_bytes(os.urandom(7), "little")
+    return RepositorySettings(
         repository=ring.repository,
         number=1,
         created=clock.now(),
         owner=ring.owner_public,
         domains=tuple(
-            Domain(number=number, label=label, keys=(pairs[number][0].public(),))
-            for number, label in enumerate(labels, DEFAULT_DOMAIN)
+            Domain(number=number, label=label, keys=(ring.domains[number][0].public(),)) for number, label in _numbered(new)
         ),
-        writers=(Signer(key=writer.public(), label=host),),
-        maintainers=(Signer(key=maintainer.public(), label=host),),
-        parameters=Parameters(cut_seed=int.from_bytes(os.urandom(7), "little")),
+        writers=_signers(ring.writer, new.host),
+        maintainers=_signers(ring.maintainer, new.host),
+        parameters=replace(new.parameters, cut_seed=seed),
     )
-    kit = Kit.generate(ring.repository, ring.owner_public)
-    add_kit(store, ring, kit, clock)
-    if passphrase is not None:
-        add_passphrase(store, ring, passphrase, clock)
-    put_settings(store, settings, owner)
-    return Created(ring=ring, settings=settings, kit=kit)
 
 
-def put_settings(store: Store, settings: RepositorySettings, owner: SigningKey) -> None:
-    """Put a settings object."""
+def _signers(key: SigningKey | None, label: str) -> tuple[Signer, ...]:
+    return (Signer(key=key.public(), label=label),) if key else ()
+
+
+def put_settings(store: Store, settings: RepositorySettings, owner: SigningKey | None) -> None:
+    """Put a settings object.
+
+    Raises:
+        KeyMissing: the owner's key is not at hand.
+    """
+    if owner is None:
+        raise KeyMissing(
+            "the owner's key is not on this machine, so the repository's settings can't be changed",
+            hint="give the passphrase (OPSD_PASSPHRASE_FILE) or the recovery kit (--kit)",
+        )
     content = encode_settings(settings, owner)
     store.put(name_for(Kind.SETTINGS, content, number=settings.number), content)
 
@@ -173,10 +216,10 @@ def _by_kit(found: Sequence[Slot], kit: Kit) -> Keyring:
     return ring
 
 
-def _first(rings: "object", text: str, hint: str) -> Keyring:
-    for ring in rings:  # type: ignore[attr-defined]
+def _first(rings: Iterable[Keyring | None], text: str, hint: str) -> Keyring:
+    for ring in rings:
         if ring is not None:
-            return ring  # type: ignore[no-any-return]
+            return ring
     raise KeyRefused(text, hint=hint)
 
 
@@ -218,7 +261,9 @@ def load_settings(store: Store, ring: Keyring, at_least: int, reporter: Reporter
     return choose(valid, at_least)
 
 
-def enrol(store: Store, ring: Keyring, settings: RepositorySettings, host: str, state: HostState) -> tuple[Keyring, RepositorySettings]:
+def enrol(
+    store: Store, ring: Keyring, settings: RepositorySettings, host: str, state: HostState
+) -> tuple[Keyring, RepositorySettings]:
     """Make this host a writer and maintainer, with the owner's key.
 
     Raises:
@@ -229,12 +274,9 @@ def enrol(store: Store, ring: Keyring, settings: RepositorySettings, host: str, 
             "this host has no key to write to the repository, and can't make one without the passphrase",
             hint="give the passphrase once (OPSD_PASSPHRASE_FILE) or copy <state>/keys from the old state folder",
         )
-    grown = replace(ring, writer=SigningKey.generate(), maintainer=SigningKey.generate())
-    if grown.writer is None or grown.maintainer is None:
-        raise AssertionError
-    settings = settings.with_signers(
-        Signer(key=grown.writer.public(), label=host), Signer(key=grown.maintainer.public(), label=host)
-    )
+    writer, maintainer = SigningKey.generate(), SigningKey.generate()
+    grown = replace(ring, writer=writer, maintainer=maintainer)
+    settings = settings.with_signers(Signer(key=writer.public(), label=host), Signer(key=maintainer.public(), label=host))
     state.write_keys(grown)
     put_settings(store, settings, ring.owner)
     state.remember(ring.repository, Memory(settings=settings.number))
