@@ -193,7 +193,9 @@ def unlock(store: Store, how: Unlock, reporter: Reporter) -> Keyring:
     Raises:
         KeyRefused: it opens no slot.
     """
-    found = slots(store, reporter)
+    identity = repository_id(store)
+    # An 'init' that was cut off and done again leaves slots of a repository that never was.
+    found = [slot for slot in slots(store, reporter) if slot.clear.get("repository") == identity]
     if not found:
         raise KeyRefused("the repository has no key slot that can be read", hint="restore the folder keys/ from a copy")
     if how.kit:

@@ -6,7 +6,7 @@ and said what it affects. Nothing is changed unless `repair` is asked for, and t
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
@@ -140,7 +140,7 @@ class Check:
 
     def _small_objects(self) -> None:
         signed, ring = self._place.signed, self._place.ring
-        kinds = {
+        kinds: dict[str, Callable[[ObjectInfo, bytes], object]] = {
             "settings/": lambda info, content: decode_settings(info.name, content, ring.repository, ring.owner_public),
             "keys/": lambda info, content: decode_slot(info.name, content),
             "runs/": lambda info, content: signed.decode_run(info.name, content, info.modified),

@@ -1,0 +1,198 @@
+"""What goes into a repository comes out of it, and what did not change is not stored again."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from opsd.clock import FixedClock
+from opsd.model import Outcome
+from opsd.retention.policy import Rules
+from tests.support.engine import World, files, make_tree
+
+SEED = random.Random(1)
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Bytes that do not compress."""
+    return random.Random(seed).randbytes(size)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Small, large, empty and repeated files."""
+    content = {f"small/{number}.txt": f"file {number}\n".encode() * number for number in range(300)}
+    content |= {
+        "empty": b"",
+        "large.bin": noise(500_000),
+        "again.bin": noise(500_000),
+        "text.log": b"a line of a log\n" * 40_000,
+        "one": b"x",
+    }
+    return make_tree(tmp_path / "tree", content)
+
+
+def on_disk(root: Path) -> dict[str, bytes]:
+    """What a tree holds."""
+    return {f"files:{path}": path.read_bytes() for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
+
+
+def test_all_content_comes_back(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    report = world.backup(files(tree))
+    assert report.outcome is Outcome.COMPLETE
+    assert world.contents() == on_disk(tree)
+
+
+def test_equal_files_are_stored_once(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    report = world.backup(files(tree))
+    assert report.snapshot.bytes > 1_600_000
+    assert report.snapshot.added_bytes < 700_000
+
+
+def test_an_unchanged_tree_adds_almost_nothing(tmp_path: Path, tree: Path) -> None:
+    clock = FixedClock(2_000_000_000_000_000_000)
+    world = World.new(tmp_path / "world", clock=clock)
+    world.backup(files(tree))
+    clock.advance(10**12)
+    second = world.backup(files(tree))
+    assert second.snapshot.added_bytes == 0
+    assert world.contents() == on_disk(tree)
+
+
+def test_a_changed_file_is_stored_and_the_rest_reused(tmp_path: Path, tree: Path) -> None:
+    clock = FixedClock(2_000_000_000_000_000_000)
+    world = World.new(tmp_path / "world", clock=clock)
+    world.backup(files(tree))
+    clock.advance(10**12)
+    (tree / "small/7.txt").write_bytes(b"changed")
+    (tree / "new").write_bytes(noise(1000, 3))
+    (tree / "one").unlink()
+    second = world.backup(files(tree))
+    assert 0 < second.snapshot.added_bytes < 60_000
+    assert world.contents() == on_disk(tree)
+
+
+def test_a_lost_cache_costs_time_and_nothing_else(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    world.backup(files(tree))
+    for path in sorted((tmp_path / "world/cache").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    second = world.backup(files(tree))
+    assert second.snapshot.added_bytes < 20_000
+    assert world.contents() == on_disk(tree)
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    world.backup(files(tree))
+    cache = next((tmp_path / "world/cache").rglob("files.sqlite"))
+    for suffix in ("-wal", "-shm"):
+        cache.with_name(cache.name + suffix).unlink(missing_ok=True)
+    cache.write_bytes(noise(20_000))
+    world.backup(files(tree))
+    assert world.contents() == on_disk(tree)
+
+
+def test_a_page_mapped_file_stores_only_changed_pages(tmp_path: Path) -> None:
+    image = bytearray(noise(4 * 1024 * 1024))
+    image[100_000:200_000] = bytes(100_000)
+    root = make_tree(tmp_path / "tree", {"disk.img": bytes(image)})
+    clock = FixedClock(2_000_000_000_000_000_000)
+    world = World.new(tmp_path / "world", clock=clock)
+    world.backup(files(root, page_map=("*.img",)))
+    clock.advance(10**12)
+    for page in range(0, 1024, 100):
+        image[page * 4096 : page * 4096 + 10] = b"0123456789"
+    (root / "disk.img").write_bytes(image)
+    second = world.backup(files(root, page_map=("*.img",)))
+    assert second.snapshot.added_bytes < 0.05 * len(image)
+    assert world.contents()[f"files:{root}/disk.img"] == bytes(image)
+
+
+def test_a_sparse_file_keeps_its_holes(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    with (root / "sparse").open("wb") as file:
+        file.write(b"begin")
+        file.seek(50_000_000)
+        file.write(b"middle")
+        file.truncate(80_000_000)
+    world = World.new(tmp_path / "world")
+    world.backup(files(root))
+    entry = world.entries()[f"files:{root}/sparse"]
+    assert entry.size == 80_000_000
+    assert entry.extents is not None
+    assert sum(length for _, length in entry.extents) < 1_000_000
+    assert world.contents()[f"files:{root}/sparse"] == (root / "sparse").read_bytes()
+
+
+def test_hard_links_share_a_group_and_content(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree", {"a/first": noise(5000), "alone": b"x"})
+    (root / "b").mkdir()
+    os.link(root / "a/first", root / "b/second")
+    world = World.new(tmp_path / "world")
+    world.backup(files(root))
+    found = world.entries()
+    first, second = found[f"files:{root}/a/first"], found[f"files:{root}/b/second"]
+    assert first.link is not None
+    assert (first.link, first.content) == (second.link, second.content)
+    assert found[f"files:{root}/alone"].link is None
+
+
+def test_a_file_of_many_blobs_points_to_lists(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree", {"huge": noise(30_000_000)})
+    world = World.new(tmp_path / "world")
+    world.backup(files(root))
+    entry = world.entries()[f"files:{root}/huge"]
+    assert isinstance(entry.content, tuple)
+    assert world.contents()[f"files:{root}/huge"] == (root / "huge").read_bytes()
+
+
+def test_a_very_large_folder_comes_in_parts_and_one_path_needs_few_hunks(tmp_path: Path) -> None:
+    names = {f"many/{number:05}": b"%d" % number for number in range(6000)}
+    root = make_tree(tmp_path / "tree", names | {"z/last": b"end"})
+    world = World.new(tmp_path / "world")
+    world.backup(files(root))
+    repository = world.open(reader=True)
+    reader = repository.reader(repository.find("latest"))
+    tree = reader.tree("files")
+    every = list(reader.folders(tree))
+    some = list(reader.folders(tree, os.fsencode(root / "z")))
+    assert sum(len(folder.entries) for folder in every) > 6000
+    assert sum(len(folder.entries) for folder in some) < 4000
+    assert any(folder.path == os.fsencode(root / "z") for folder in some)
+    assert world.contents() == on_disk(root)
+
+
+def test_a_vanished_root_fails_its_source_and_not_the_other(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    report = world.backup(files(tmp_path / "gone", label="gone"), files(tree))
+    assert report.outcome is Outcome.FAILED
+    assert list(report.failures) == ["gone"]
+    assert not world.open().snapshots()[0].complete
+    assert world.contents() == on_disk(tree)
+
+
+def test_a_marked_snapshot_is_no_ground_for_reuse(tmp_path: Path, tree: Path) -> None:
+    """The cache says which blobs a file had, never that they are still stored."""
+    from opsd.retention.prune import Prune, PruneOptions
+    from datetime import UTC
+
+    clock = FixedClock(2_000_000_000_000_000_000)
+    world = World.new(tmp_path / "world", clock=clock)
+    world.backup(files(tree))
+    clock.advance(10**12)
+    other = make_tree(tmp_path / "other", {"x": b"y"})
+    world.backup(files(other))
+    clock.advance(5 * 86_400 * 10**9)
+    options = PruneOptions(rules=Rules(keep_last=1), zone=UTC, confirmed=True)
+    Prune(world.open(), options).carry_out()
+    world.backup(files(tree, label="files"))
+    clock.advance(5 * 86_400 * 10**9)
+    Prune(world.open(), options).carry_out()
+    clock.advance(5 * 86_400 * 10**9)
+    Prune(world.open(), options).carry_out()
+    assert world.contents() == on_disk(tree)
