@@ -170,7 +170,7 @@ def _tokens(part: bytes) -> Iterator[bytes | None]:
 def _set_end(part: bytes, place: int) -> int:
     """Where the set that opens at `place` closes, or 0: then the bracket stands for itself."""
     start = place + 1 + (part[place + 1 : place + 2] in {b"!", b"^"})
-    end = start + 1  # A closing bracket in first place belongs to the set.
+    end = start + 1 + (part[start : start + 1] == b"\\")  # A closing bracket in first place belongs to the set.
     while end < len(part) and part[end : end + 1] != b"]":
         end += 1 + (part[end : end + 1] == b"\\")
     return end if end < len(part) else 0
