@@ -1,0 +1,62 @@
+"""Walk through every world that a protocol can reach.
+
+Promise: breadth first and complete, so the story of a loss is as short as any, and none found means that none can be
+reached in this model.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from tests.protocol.model import Protocol, World, lost, steps, without_what_is_past
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """How many worlds were reached, which sights were seen, and the steps to the first loss (empty: no loss)."""
+
+    worlds: int
+    seen: frozenset[str]
+    story: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.worlds:,} worlds; " + ("; ".join(self.story) or "no loss")
+
+
+def explore(protocol: Protocol, sights: Mapping[str, Callable[[World], bool]]) -> Findings:
+    """Reach every world from the first one, until one has lost something; note which `sights` were seen on the way."""
+    start = World()
+    came_from: dict[World, tuple[str, World] | None] = {start: None}
+    wanted, edge = dict(sights), [start]
+    story: tuple[str, ...] = ()
+    while edge and not story:
+        beyond: list[World] = []
+        for world, name, after in _beyond(edge, protocol):
+            if after in came_from:
+                continue
+            came_from[after] = name, world
+            beyond.append(after)
+            for sight in [sight for sight, shows in wanted.items() if shows(after)]:
+                del wanted[sight]
+            if lost(after, protocol):
+                story = _story(after, came_from)
+                break
+        edge = beyond
+    return Findings(worlds=len(came_from), seen=frozenset(sights) - frozenset(wanted), story=story)
+
+
+def _beyond(edge: list[World], protocol: Protocol) -> Iterator[tuple[World, str, World]]:
+    """Every step out of the worlds of `edge`: from which, its name, and to which."""
+    for world in edge:
+        for name, after in steps(world, protocol):
+            yield world, name, without_what_is_past(after)
+
+
+def _story(world: World, came_from: Mapping[World, tuple[str, World] | None]) -> tuple[str, ...]:
+    """The steps from the first world to this one."""
+    names: list[str] = []
+    step = came_from[world]
+    while step is not None:
+        name, world = step
+        names.append(name)
+        step = came_from[world]
+    return tuple(reversed(names))
