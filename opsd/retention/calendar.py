@@ -49,7 +49,7 @@ def calendars(
     """What stands after each night, newest first, with the rule that keeps it."""
     rules.require_meaning()
     standing: list[policy.Moment] = []
-    for started in nights(zone, start_ns, hour):
+    for started in nights(zone, start_ns, hour):  # pragma: no branch (there is always another night)
         standing.insert(0, policy.moment(started, zone))
         chosen = policy.choose(standing, rules, started)
         calendar = [(standing[place], chosen[place]) for place in sorted(chosen)]
