@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from opsd.backup.about import About
 from opsd.backup.cache import Cache, SourceCache
 from opsd.backup.work import Job, Result
-from opsd.errors import OpsdError, SourceError
+from opsd.errors import IntegrityError, OpsdError, SourceError
 from opsd.events import Reporter, Warning
 from opsd.model import Outcome, SnapshotSummary, SourceSummary, SourceTree
 from opsd.repository.keys import DEFAULT_DOMAIN
@@ -50,15 +50,18 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How a run ended: the snapshot as it is listed, and the failures by source."""
+    """How a run ended: the snapshot as it is listed, the failures by source, and whether the store had lost its newest."""
 
     snapshot: SnapshotSummary
     failures: Mapping[str, OpsdError]
+    rolled_back: bool = False
 
     @property
     def outcome(self) -> Outcome:
         """Failed if any source failed, else with warnings or complete."""
         outcomes = {source.outcome for source in self.snapshot.sources}
+        if self.rolled_back:
+            outcomes.add(Outcome.WARNINGS)
         return max(outcomes, key=list(Outcome).index, default=Outcome.FAILED)
 
 
@@ -80,7 +83,7 @@ class Backup:
         Raises:
             StorageError, IntegrityError, KeyMissing: the run could not end with a snapshot; nothing older is touched.
         """
-        self._repository.compare_memory()
+        rolled_back = self._rolled_back()
         started = self._repository.around.clock.now()
         with ExitStack() as stack:
             run = stack.enter_context(Run(self._repository))
@@ -94,7 +97,16 @@ class Backup:
                 rows.finish(summary.id)
             cache.commit()
         failures = {result.label: result.failure for _, result in self._results if result.failure}
-        return Report(snapshot=summary, failures=failures)
+        return Report(snapshot=summary, failures=failures, rolled_back=rolled_back)
+
+    def _rolled_back(self) -> bool:
+        """Whether the store shows an older state of itself: told loudly, but no reason to leave today without a backup."""
+        try:
+            self._repository.compare_memory()
+        except IntegrityError as error:
+            self._reporter.warn(Warning(subject="repository", problem=str(error), hint=error.hint))
+            return True
+        return False
 
     def _source(self, run: Run, cache: Cache, planned: Planned) -> None:
         self._reporter.stage(planned.label)

@@ -7,15 +7,16 @@ marked; a pack that no index names is read by its footer. docs/format.md, Index;
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from opsd.errors import ObjectDamaged
+from opsd.errors import ObjectDamaged, StorageError
 from opsd.events import Reporter, Warning
-from opsd.repository.format import digest_of
+from opsd.repository.format import Kind, digest_of, name_for
 from opsd.repository.index import (
     Index,
     IndexCache,
     IndexPart,
     PackRow,
     decode_index,
+    encode_index,
     index_table,
     rows_and_entries,
 )
@@ -41,6 +42,20 @@ class Place:
     def signed(self) -> Signed:
         """Reads and writes the small signed objects."""
         return Signed(ring=self.ring, settings=self.settings)
+
+    def put_index(self, plain: bytes) -> str:
+        """Put an index object; returns its name. A torn one of the same name, which only a store without whole puts can
+        leave, is replaced: these bytes are what the name promises."""
+        content = encode_index(plain, self.ring.repository, self.ring.index())
+        name = name_for(Kind.INDEX, content)
+        try:
+            self.store.put(name, content)
+        except StorageError:
+            if name_for(Kind.INDEX, self.store.read(name)) == name:
+                raise
+            self.store.put(name, content, replace=True)
+        self.index_cache.keep(name, plain)
+        return name
 
     def marks(self) -> list[Mark]:
         """All marks, oldest first.

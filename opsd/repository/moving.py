@@ -11,8 +11,8 @@ from pathlib import Path
 
 from opsd.clock import Clock
 from opsd.errors import ObjectDamaged
-from opsd.repository.catalog import Place
-from opsd.repository.format import Kind, digest_of, name_for
+from opsd.repository.catalog import Place, footer_of
+from opsd.repository.format import digest_of
 from opsd.repository.frames import FrameRow
 from opsd.repository.index import (
     ENTRIES_LIMIT,
@@ -20,7 +20,6 @@ from opsd.repository.index import (
     IndexPart,
     PackRow,
     decode_index,
-    encode_index,
     index_table,
     rows_and_entries,
 )
@@ -101,34 +100,51 @@ class FrameMover:
         return content
 
 
-def put_index(place: Place, rows: Sequence[PackRow], entries: Iterable[IndexEntry]) -> list[str]:
+def put_index(place: Place, rows: Sequence[PackRow], entries: Iterable[IndexEntry]) -> set[str]:
     """Put index objects for these rows; several where one would be too large. Returns their names."""
-    names = []
     ordered = sorted(entries)
-    for start in range(0, max(len(ordered), 1), ENTRIES_LIMIT):
-        plain = index_table(rows, ordered[start : start + ENTRIES_LIMIT])
-        content = encode_index(plain, place.ring.repository, place.ring.index())
-        name = name_for(Kind.INDEX, content)
-        place.store.put(name, content)
-        place.index_cache.keep(name, plain)
-        names.append(name)
-    return names
+    starts = range(0, max(len(ordered), 1), ENTRIES_LIMIT)
+    return {place.put_index(index_table(rows, ordered[start : start + ENTRIES_LIMIT])) for start in starts}
 
 
 def merge_index(place: Place, *, most: int = 10, without: Collection[bytes] = ()) -> int:
-    """Merge index objects if there are more than `most`, or one names a pack that is gone; returns how many went.
+    """Merge index objects if there are more than `most`, or one is damaged or names a pack that is gone; returns how many went.
 
-    `without`: SHA-256s of packs that are about to go, which the new objects no longer name.
+    `without`: SHA-256s of packs that are about to go, which the new objects no longer name. What a damaged object said is
+    taken from the packs' footers.
 
     Raises:
-        ObjectDamaged: one can't be read.
+        ObjectDamaged: a pack that only the damaged object named has no valid footer.
     """
     names = [info.name for info in place.store.list("index/")]
-    parts = [IndexPart(name, decode_index(name, place.store.read(name), place.ring.repository, place.ring.index())) for name in names]
-    listed = {digest_of(info.name) for info in place.store.list("packs/")} - set(without)
-    stale = any(row.digest not in listed for part in parts for row in part.rows)
-    if len(parts) <= most and not stale:
+    parts = [part for name in names if (part := _readable(place, name))]
+    packs = {digest_of(info.name): info for info in place.store.list("packs/")}
+    listed = set(packs) - set(without)
+    stale = len(parts) < len(names) or any(row.digest not in listed for part in parts for row in part.rows)
+    if len(names) <= most and not stale:
         return 0
+    rows, entries = _union(parts, listed)
+    if len(parts) < len(names):
+        unnamed = listed - {row.digest for row in rows}
+        more, found = rows_and_entries(footer_of(place, packs[digest]) for digest in sorted(unnamed))
+        entries |= {entry._replace(row=entry.row + len(rows)) for entry in found}
+        rows += more
+    kept = put_index(place, rows, entries) if rows else set()
+    gone = [name for name in names if name not in kept]
+    for name in gone:
+        place.store.delete(name)
+    return len(gone)
+
+
+def _readable(place: Place, name: str) -> IndexPart | None:
+    try:
+        return IndexPart(name, decode_index(name, place.store.read(name), place.ring.repository, place.ring.index()))
+    except ObjectDamaged:
+        return None
+
+
+def _union(parts: Iterable[IndexPart], listed: Collection[bytes]) -> tuple[list[PackRow], set[IndexEntry]]:
+    """All rows and entries of packs that are listed, numbered anew."""
     rows: dict[PackRow, int] = {}
     entries: set[IndexEntry] = set()
     for part in parts:
@@ -139,8 +155,4 @@ def merge_index(place: Place, *, most: int = 10, without: Collection[bytes] = ()
             row = part.rows[entry.row]
             if row in rows:
                 entries.add(entry._replace(row=rows[row]))
-    kept = set(put_index(place, list(rows), entries)) if rows else set()
-    gone = [name for name in names if name not in kept]
-    for name in gone:
-        place.store.delete(name)
-    return len(gone)
+    return list(rows), entries

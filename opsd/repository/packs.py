@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from opsd.errors import ObjectDamaged
+from opsd.errors import NewerFormat, ObjectDamaged
 from opsd.repository.format import HEADER_BYTES, Kind, check_header, header, pack_name
 from opsd.repository.frames import FRAME_LIMIT, BlobPlace, FrameRow
 from opsd.repository.seal import BOX_OVERHEAD, NotAuthentic, box, open_box
@@ -110,15 +110,18 @@ def decode_head(name: str, content: bytes) -> PackHead | None:
 
 
 def read_head(store: Store, name: str) -> PackHead:
-    """The head of a stored pack.
+    """The head of a stored pack. One that an index names and that claims another format was altered: it was read before.
 
     Raises:
-        ObjectDamaged, NewerFormat, StorageError.
+        ObjectDamaged, StorageError.
     """
     length = 4096
     while True:
         content = store.read(name, 0, length)
-        head = decode_head(name, content)
+        try:
+            head = decode_head(name, content)
+        except NewerFormat as error:
+            raise ObjectDamaged(name, "its header was altered") from error
         if head:
             return head
         if len(content) < length:

@@ -122,7 +122,7 @@ class Repository:
             )
             for manifest in self.manifests()
         ]
-        return sorted((each for each in found if marked or not each.marked), key=lambda each: (each.started, each.id))
+        return sorted((each for each in found if marked or not each.marked), key=lambda each: (each.started, each.sequence, each.id))
 
     def _failed_runs(self) -> frozenset[bytes]:
         """Runs that ended as failed: a manifest of one counts as incomplete."""

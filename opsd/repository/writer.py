@@ -16,9 +16,8 @@ from opsd.clock import Clock
 from opsd.errors import OpsdError, StorageError, StoreFull
 from opsd.repository.allocation import share_one_heap
 from opsd.repository.catalog import Catalog, Place
-from opsd.repository.format import Kind, name_for
 from opsd.repository.frames import BlobPlace, FrameKeys, FrameKind, FrameRow, sealed_frame
-from opsd.repository.index import IndexEntry, IndexPart, PackRow, encode_index, index_table, number_of, rows_and_entries
+from opsd.repository.index import IndexEntry, IndexPart, PackRow, index_table, number_of, rows_and_entries
 from opsd.repository.keys import INDEX_DOMAIN, session_info
 from opsd.repository.packs import PackSpool, SealedSession, StoredPack, new_birth
 from opsd.repository.references import CONTENT_LIMIT, REFERENCE_BYTES, encode_reference
@@ -286,12 +285,8 @@ class BlobWriter:
                     self._new.pop(blob.id, None)
 
     def _write_index(self, rows: Sequence[PackRow], entries: Sequence[IndexEntry]) -> None:
-        ring = self._place.ring
         plain = index_table(rows, entries)
-        content = encode_index(plain, ring.repository, ring.index())
-        name = name_for(Kind.INDEX, content)
-        self._place.store.put(name, content)
-        self._place.index_cache.keep(name, plain)
+        name = self._place.put_index(plain)
         self._catalog.index.parts.insert(0, self._place.index_cache.part(name) or IndexPart(name, plain))
 
     def finish(self) -> None:

@@ -11,10 +11,11 @@ from datetime import tzinfo
 from typing import Final
 
 from opsd.clock import DAY, SECOND
-from opsd.errors import IntegrityError, KeyMissing, NewerFormat, PruneRefused
+from opsd.errors import IntegrityError, KeyMissing, NewerFormat, ObjectDamaged, PruneRefused
 from opsd.model import Outcome, SnapshotSummary
 from opsd.repository.catalog import Catalog, footer_of, load_catalog, marked_packs, marked_snapshots
 from opsd.repository.format import Kind, digest_of, name_for
+from opsd.repository.index import PackRow
 from opsd.repository.manifest import Manifest
 from opsd.repository.moving import FrameMover, merge_index
 from opsd.repository.references import FrameSet
@@ -176,12 +177,28 @@ class Prune:
     def _judge(self, listing: _Listing, needed: FrameSet) -> Liveness:
         oldest = min(listing.open.values(), default=listing.now)
         marked = marked_packs(listing.marks)
-        states = []
+        states, unreadable = [], []
         for digest, info in listing.packs.items():
-            if digest not in marked:
+            if digest in marked:
+                continue
+            try:
                 pack, rows = footer_of(self._place, info)
-                states.append(PackState(pack=pack, rows=rows, settled=info.modified < oldest))
+            except ObjectDamaged:
+                pack, rows = PackRow(b"", digest, info.size, 0), ()
+                unreadable.append(info)
+            states.append(PackState(pack=pack, rows=rows, settled=info.modified < oldest))
+        if unreadable:
+            self._refuse_if_needed(unreadable, states, needed)
         return judge(states, needed, self._place.settings.parameters.pack_bytes)
+
+    def _refuse_if_needed(self, unreadable: list[ObjectInfo], states: list[PackState], needed: FrameSet) -> None:
+        """Packs without a valid footer go like dead ones, provided that nothing which a snapshot needs can stand in them."""
+        there = {(row.birth, row.number) for state in states for row in state.rows}
+        if any(frame not in there for frame in needed.frames()):
+            raise PruneRefused(
+                f"prune stops: {unreadable[0].name} is damaged, and a snapshot may need it",
+                hint="run 'opsd check', and heal it from a copy before you prune",
+            )
 
     # Carrying out
 
@@ -327,7 +344,10 @@ class Prune:
 
     def _may_go(self, digest: bytes, needed: FrameSet, catalog: Catalog, mark: Mark) -> bool:
         """Whether every live frame of a marked pack stands in another listed pack without a mark."""
-        _, rows = footer_of(self._place, catalog.packs[digest])
+        try:
+            _, rows = footer_of(self._place, catalog.packs[digest])
+        except ObjectDamaged:
+            rows = ()
         live = [row for row in rows if (row.birth, row.number) in needed]
         others: dict[bytes, set[tuple[bytes, int]]] = {}
         for row in live:
