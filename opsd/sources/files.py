@@ -78,7 +78,7 @@ class FileTree:
         self._options = options
         self._reporter = reporter
         self._skip = frozenset(os.path.realpath(path) for path in skip)
-        self._frozen = frozen
+        self._frozen = dict(frozen)
         self._exclude = patterns.compile(options.exclude)
         self._include = patterns.compile(options.include)
         found = roots.find(label, options.paths)
@@ -98,9 +98,10 @@ class FileTree:
 
     def folders(self) -> Iterator[FoundFolder]:
         """All folders, with what is kept of each."""
-        top = os.lstat(b"/")
+        real = self._frozen.get(b"/", b"/")
+        top = os.lstat(real)
         mode = _Mode.FILTERED if b"/" in self._named else _Mode.WAY
-        stack = [_Visit(b"/", self._frozen.get(b"/", b"/") if mode is _Mode.FILTERED else b"/", mode, top.st_dev, top)]
+        stack = [_Visit(b"/", real, mode, top.st_dev, top)]
         while stack:
             visit = stack.pop()
             below: list[_Visit] = []
@@ -145,8 +146,17 @@ class FileTree:
             found = self._examine_singly(visit, folder, names)
         if not self._frozen:
             return found
-        moved = ((name, status, self._frozen.get(join(visit.path, name))) for name, status in found)
-        return [(name, os.lstat(real) if real else status) for name, status, real in moved]
+        return [(name, self._moved(visit, name, status)) for name, status in found]
+
+    def _moved(self, visit: _Visit, name: bytes, found: os.stat_result) -> os.stat_result:
+        """The lstat from where the entry is to be read under a file-system snapshot; notes that place for the visit."""
+        path = join(visit.path, name)
+        # A btrfs snapshot shows subvolumes in it as empty folders of inode 2; snapshots that other runs made stay so.
+        hidden = found.st_ino == 2 and visit.real != visit.path and not name.startswith(b"opsd-")
+        if stat.S_ISDIR(found.st_mode) and (hidden or visit.mode is _Mode.WAY):
+            self._frozen.setdefault(path, path)
+        real = self._frozen.get(path)
+        return os.lstat(real) if real else found
 
     def _examine_singly(self, visit: _Visit, folder: int, names: Sequence[bytes]) -> list[Found]:
         found: list[Found] = []
