@@ -1,0 +1,68 @@
+"""Try again what may pass, never what can't.
+
+Promise: only StoreUnavailable is tried again, at most so many times, with waits that double; the last error is raised
+as it came. What an answer that never came did is settled by the next try, since an object can only replace itself.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from opsd.errors import StoreUnavailable
+from opsd.storage.protocol import Capabilities, ObjectInfo, Store
+
+Result = TypeVar("Result")
+
+LONGEST_WAIT = 60.0
+
+
+class RetryingStore:
+    """Another store, tried up to `attempts` times; `first_wait` in seconds."""
+
+    def __init__(
+        self, store: Store, attempts: int = 5, *, first_wait: float = 1.0, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        if attempts < 1:
+            raise ValueError("at least one attempt is needed")
+        self._store = store
+        self._attempts = attempts
+        self._first_wait = first_wait
+        self._sleep = sleep
+
+    def _try(self, operation: Callable[[], Result]) -> Result:
+        for attempt in range(self._attempts - 1):
+            try:
+                return operation()
+            except StoreUnavailable:
+                self._sleep(min(self._first_wait * 2**attempt, LONGEST_WAIT))
+        return operation()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the store itself."""
+        return self._store.capabilities
+
+    def put(self, name: str, content: bytes | memoryview | Path, *, replace: bool = False) -> None:
+        """Store an object."""
+        self._try(lambda: self._store.put(name, content, replace=replace))
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of an object."""
+        return self._try(lambda: self._store.read(name, offset, length))
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """Fill the buffer."""
+        return self._try(lambda: self._store.read_into(name, offset, buffer))
+
+    def stat(self, name: str) -> ObjectInfo:
+        """Size and time of an object."""
+        return self._try(lambda: self._store.stat(name))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects; collected first, so that a listing cut half-way shows nothing twice."""
+        return iter(self._try(lambda: [*self._store.list(prefix)]))
+
+    def delete(self, name: str) -> None:
+        """Remove an object."""
+        self._try(lambda: self._store.delete(name))
