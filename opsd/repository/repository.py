@@ -113,26 +113,29 @@ class Repository:
     def snapshots(self, *, marked: bool = False) -> list[SnapshotSummary]:
         """Every snapshot, oldest first by its start; those that prune has marked only if asked for."""
         doomed = marked_snapshots(self.marks())
-        failed = self._failed_runs()
+        broken = self._broken_runs()
         found = [
             replace(
                 manifest.summary,
                 marked=manifest.summary.name in doomed,
-                complete=manifest.summary.complete and manifest.summary.run not in failed,
+                complete=manifest.summary.complete and manifest.summary.run not in broken,
             )
             for manifest in self.manifests()
         ]
         return sorted((each for each in found if marked or not each.marked), key=lambda each: (each.started, each.sequence, each.id))
 
-    def _failed_runs(self) -> frozenset[bytes]:
-        """Runs that ended as failed: a manifest of one counts as incomplete."""
+    def _broken_runs(self) -> frozenset[bytes]:
+        """Runs that ended otherwise than by their manifest: failed, or ended by another while they went on.
+
+        A manifest of one counts as incomplete: what it relied on may have been swept between its last look and its put.
+        """
         found = set()
         for info in self.place.store.list("runs/"):
             try:
                 event = self.place.signed.decode_run(info.name, self.place.store.read(info.name), info.modified)
             except (ObjectDamaged, ObjectNotFound):
                 continue
-            if event.event == "failed":
+            if event.event in ("failed", "ended"):
                 found.add(event.run)
         return frozenset(found)
 

@@ -22,7 +22,7 @@ from opsd.repository.references import FrameSet
 from opsd.repository.repository import Repository
 from opsd.repository.runs import RUN_BYTES, RunEvent, open_runs
 from opsd.repository.signing import SigningKey
-from opsd.repository.writer import BlobWriter
+from opsd.repository.writer import BlobWriter, remove_spooled
 
 #: A run shows a sign of life this often; prune lets a live run have a day.
 _ALIVE_EVERY: Final = 6 * 3600 * SECOND
@@ -64,18 +64,23 @@ class Run:
         return key
 
     def __enter__(self) -> "Run":
-        state = self.repository.around.state
-        self._exit.enter_context(state.alive(self.id))
+        try:
+            self._begin()
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        self._exit.enter_context(self.repository.around.state.alive(self.id))
         self._end_dead_runs()
         self._say("begun")
         marks = self.repository.marks()
         doomed = marked_snapshots(marks)
         self.manifests = [each for each in self.repository.manifests() if each.summary.name not in doomed]
         self.catalog = load_catalog(self.place, marks)
-        self.blobs = self._exit.enter_context(
-            BlobWriter(self.place, self.catalog, self.repository.spool(), self._clock)
-        )
-        return self
+        stem = self.repository.spool() / self.id.hex()
+        self.blobs = self._exit.enter_context(BlobWriter(self.place, self.catalog, stem, self._clock))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -118,6 +123,7 @@ class Run:
         finished = {each.summary.run for each in self.repository.manifests()}
         for run in open_runs(events, finished):
             if not self.repository.around.state.is_alive(run):
+                remove_spooled(self.repository.spool() / run.hex())
                 self._say("ended", run)
 
     def previous(self, host: str, label: str) -> Manifest | None:

@@ -86,14 +86,14 @@ class DomainWriter:
 class BlobWriter:
     """Stores blobs for one run. `add` may be called from several threads. Use as a context manager.
 
-    `added_bytes` are stored bytes of new packs, in bytes.
+    `stem` is where packs are spooled, as the beginning of their names. `added_bytes` is the size of new packs, in bytes.
     """
 
-    def __init__(self, place: Place, catalog: Catalog, spool: Path, clock: Clock) -> None:
+    def __init__(self, place: Place, catalog: Catalog, stem: Path, clock: Clock) -> None:
         share_one_heap()
         self._place = place
         self._catalog = catalog
-        self._spool = spool
+        self._stem = stem
         self._clock = clock
         self._parameters = place.settings.parameters
         self._lock = Lock()
@@ -129,8 +129,7 @@ class BlobWriter:
     def __exit__(self, *_: object) -> None:
         self._sealers.shutdown(wait=True, cancel_futures=True)
         self._putter.shutdown(wait=True, cancel_futures=True)
-        for pack in self._packs:
-            pack.spool.discard()
+        remove_spooled(self._stem)
 
     # Adding
 
@@ -204,7 +203,7 @@ class BlobWriter:
     def _open_pack(self) -> _OpenPack:
         while len(self._packs) < _OPEN_PACKS:
             birth = new_birth(self._clock.now())
-            self._packs.append(_OpenPack(PackSpool(self._spool / f"{birth.hex()}.pack", birth, self._sessions)))
+            self._packs.append(_OpenPack(PackSpool(self._stem.with_name(f"{self._stem.name}-{birth.hex()}"), birth, self._sessions)))
         seat = random.randrange(_OPEN_PACKS)  # noqa: S311 - hides sizes from a watcher of the store; no key depends on it
         pack = self._packs[seat]
         if pack.spool.size >= self._parameters.pack_bytes or pack.frames >= 0xFFFF:
@@ -313,10 +312,16 @@ class BlobWriter:
         if isinstance(error, OSError):
             if error.errno in (28, 122):
                 raise StoreFull(
-                    f"no room left in {self._spool} while packs were written",
+                    f"no room left in {self._stem.parent} while packs were written",
                     hint="free space there; nothing that was stored before is touched, and the next run goes on",
                 ) from error
-            raise StorageError(f"packs can't be written in {self._spool}: {error.strerror}") from error
+            raise StorageError(f"packs can't be written in {self._stem.parent}: {error.strerror}") from error
         if isinstance(error, OpsdError):
             raise error
         raise error
+
+
+def remove_spooled(stem: Path) -> None:
+    """Remove what a run that is over left in the spool."""
+    for path in stem.parent.glob(f"{stem.name}-*"):
+        path.unlink(missing_ok=True)
