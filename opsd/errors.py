@@ -19,6 +19,7 @@ Promise: texts are lower case without a full stop, the remedy stands in `hint`, 
     ├── KeyRefused                1   wrong passphrase, kit or key
     ├── KeyMissing                1   this role's key is not at hand
     ├── SnapshotUnknown           1   no snapshot of that name
+    ├── ProgramFailed             1   a program can't be started, failed, or ran out of time
     ├── SourceError               1   a source failed
     ├── HookFailed                1   a hook exited with an error or ran out of time
     ├── RestoreError              1   a restore can't be done or went wrong
@@ -125,6 +126,14 @@ class KeyMissing(OpsdError):
 
 class SnapshotUnknown(OpsdError):
     """No snapshot has that name."""
+
+
+class ProgramFailed(OpsdError):
+    """A program that opsd started can't be run, ended with an error, or ran out of time; `status` is its exit code."""
+
+    def __init__(self, text: str, *, hint: str | None = None, status: int | None = None) -> None:
+        super().__init__(text, hint=hint)
+        self.status = status
 
 
 class SourceError(OpsdError):

@@ -1,0 +1,229 @@
+"""Run programs: a short one whole, a long one as a stream of its output.
+
+Promise: arguments are a list, never a shell's line. A program whose reader fails, leaves early, is interrupted or runs out of
+time is stopped with all that it started in its session; none can stand still because nobody reads its errors.
+
+What outlives a killed opsd: nothing is done between fork and exec to tie children to it, for that code is unsafe beside threads,
+and the kernel's parent-death signal follows the thread that started the child, not the process. A streamed program loses the
+reader of its output and ends at its next write; the rest is the service manager's, which ends the whole control group.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import IO, Final
+
+from opsd.errors import ProgramFailed
+
+#: What a failed program said last is kept, in bytes, and shown, in lines.
+ERROR_BYTES: Final = 16 * 1024
+ERROR_LINES: Final = 8
+#: More output than this, in bytes, is a stream's affair.
+OUTPUT_BYTES: Final = 64 * 1024 * 1024
+#: Between SIGTERM and SIGKILL, and for what a background child still holds open, in seconds.
+GRACE: Final = 5.0
+_STEP: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A program that ended: its exit code (negative: the signal), its output, the end of what it said on standard error."""
+
+    status: int
+    output: bytes
+    error_text: bytes
+
+
+def run(
+    arguments: Sequence[str], *, timeout: float, environment: Mapping[str, str] | None = None, given: bytes = b""
+) -> Completed:
+    """Run a program to its end; `timeout` in seconds, 0 for none.
+
+    `environment` replaces ours; `given` is what the program reads on standard input.
+
+    Raises:
+        ProgramFailed: it can't be started, ran out of time, or wrote more than 64 MiB. An exit code is a result, not an error.
+    """
+    with _started(arguments, environment, timeout, given) as program:
+        output = program.read_whole()
+        return Completed(status=program.wait(), output=output, error_text=program.errors.text())
+
+
+@contextmanager
+def stream(
+    arguments: Sequence[str], *, timeout: float = 0.0, environment: Mapping[str, str] | None = None, given: bytes = b""
+) -> Iterator["Output"]:
+    """A reader of a program's output while it runs; arguments as for `run`.
+
+    Raises:
+        ProgramFailed: on leaving, unless the program ended with 0 and its output was read to the end.
+    """
+    with _started(arguments, environment, timeout, given) as program:
+        yield program.output
+        if not program.output.at_end():
+            raise ProgramFailed(f"the output of {program.name} was not read to its end")
+        status = program.wait()
+        if status:
+            raise ProgramFailed(f"{program.name} {ending(status)}{said(program.errors.text())}", status=status)
+
+
+def ending(status: int) -> str:
+    """An exit code in words: `exited with 3`, `was ended by SIGKILL`."""
+    if status >= 0:
+        return f"exited with {status}"
+    with suppress(ValueError):
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"was ended by signal {-status}"
+
+
+def said(error_text: bytes) -> str:
+    """The last lines that a program wrote, to follow a text: `: one; two`, or nothing."""
+    lines = [line.strip() for line in error_text.decode(errors="replace").splitlines() if line.strip()]
+    return ": " + "; ".join(lines[-ERROR_LINES:]) if lines else ""
+
+
+class Output:
+    """The standard output of a program as something to read from."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        assert isinstance(pipe, FileIO)
+        self._pipe = pipe
+        self._ended = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of the buffer; 0 at the end."""
+        count = self._pipe.readinto(buffer) or 0
+        self._ended = self._ended or (not count and len(buffer) > 0)
+        return count
+
+    def at_end(self) -> bool:
+        """Whether all was read; waits for the program to close its output or to write more."""
+        return self._ended or not self._pipe.read(1)
+
+
+class _Errors:
+    """Reads standard error in a thread of its own and keeps the end of it."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self._text = b""
+        self._thread = threading.Thread(target=self._drain, name="opsd-errors", daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        with self._pipe:
+            while piece := os.read(self._pipe.fileno(), _STEP):
+                self._text = (self._text + piece)[-ERROR_BYTES:]
+
+    def text(self) -> bytes:
+        """What was said last. A child left in the background may hold the pipe open: it is not waited for."""
+        self._thread.join(GRACE)
+        return self._text
+
+
+class _Program:
+    """A running program with its pipes and its time limit."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], timeout: float) -> None:
+        assert process.stdout
+        assert process.stderr
+        self.name = name
+        self.output = Output(process.stdout)
+        self.errors = _Errors(process.stderr)
+        self._process = process
+        self._timeout = timeout
+        self._expired = False
+        self._timer = threading.Timer(timeout, self._expire)
+        self._timer.daemon = True
+        if timeout:
+            self._timer.start()
+
+    def read_whole(self) -> bytes:
+        """All of a short output."""
+        whole = bytearray()
+        buffer = memoryview(bytearray(_STEP))
+        while count := self.output.readinto(buffer):
+            whole += buffer[:count]
+            if len(whole) > OUTPUT_BYTES:
+                raise ProgramFailed(f"{self.name} wrote more than {OUTPUT_BYTES // 1024 // 1024} MiB")
+        return bytes(whole)
+
+    def wait(self) -> int:
+        """The exit code, once it ended."""
+        status = self._process.wait()
+        if self._expired:
+            text = f"{self.name} ran longer than its limit of {self._timeout:g} s and was stopped"
+            raise ProgramFailed(text + said(self.errors.text()), hint="raise its timeout if it needs the time")
+        return status
+
+    def close(self) -> None:
+        """Nothing of it runs afterwards, unless it ended by itself."""
+        self._timer.cancel()
+        assert self._process.stdout
+        self._process.stdout.close()
+        self._stop()
+
+    def _expire(self) -> None:
+        if self._process.poll() is None:
+            self._expired = True
+            self._stop()
+
+    def _stop(self) -> None:
+        """Ask the whole session to end, then end it; the exit of the program itself is not that of its children."""
+        if self._process.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE)
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@contextmanager
+def _started(
+    arguments: Sequence[str], environment: Mapping[str, str] | None, timeout: float, given: bytes
+) -> Iterator[_Program]:
+    process = _start(arguments, environment, given)
+    program = _Program(Path(arguments[0]).name, process, timeout)
+    try:
+        if given:
+            threading.Thread(target=_feed, args=(process.stdin, given), name="opsd-input", daemon=True).start()
+        yield program
+    finally:
+        program.close()
+
+
+def _start(arguments: Sequence[str], environment: Mapping[str, str] | None, given: bytes) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            list(arguments),
+            stdin=subprocess.PIPE if given else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=None if environment is None else dict(environment),
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        hint = "install it, or give its full path"
+        raise ProgramFailed(f"there is no program {arguments[0]}", hint=hint) from error
+    except PermissionError as error:
+        hint = f"check that it is executable: ls -l {arguments[0]}"
+        raise ProgramFailed(f"{arguments[0]} may not be run", hint=hint) from error
+    except (OSError, ValueError) as error:
+        raise ProgramFailed(f"{arguments[0]} can't be started: {error}") from error
+
+
+def _feed(pipe: IO[bytes], given: bytes) -> None:
+    """Write a program's input; one that does not read all of it is its own business."""
+    with suppress(BrokenPipeError), pipe:
+        left = memoryview(given)
+        while left:
+            left = left[pipe.write(left) :]
