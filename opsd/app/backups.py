@@ -1,0 +1,122 @@
+"""Take a snapshot: choose the sources, join each with what reads it, and run.
+
+Promise: an unknown source or an empty choice is told before anything is opened. `job` is `all` for every configured source, `part` for
+some of them or for paths, `safety` for what a restore in place takes first.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from opsd.app.session import Session, version
+from opsd.app.workers import Workers
+from opsd.backup.about import About, installed_packages
+from opsd.backup.snapshot import Backup, Labels, Report
+from opsd.errors import ConfigurationError, UsageError
+from opsd.events import Recorder
+
+from opsd.sources.files import FileTree
+from opsd.sources.options import FilesSource, SourceSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupRequest:
+    """What to back up: all configured sources, some, or paths. `accept_shrink`: a root may have lost over half this once."""
+
+    sources: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    accept_shrink: bool = False
+    job: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a source would take in: files and bytes where a walk tells them, else None."""
+
+    name: str
+    kind: str
+    files: int | None
+    bytes: int | None
+    warnings: int
+
+
+def chosen(session: Session, request: BackupRequest) -> tuple[tuple[SourceSettings, ...], str]:
+    """The sources to back up, and the job that this makes.
+
+    Raises:
+        UsageError, ConfigurationError: there is nothing to back up, or no such source.
+    """
+    if request.paths:
+        if request.sources:
+            raise UsageError("give either paths or --source, not both", hint="paths are a source of their own, 'files'")
+        paths = tuple(os.path.abspath(path) + ("/" if path.endswith("/") else "") for path in request.paths)
+        return (SourceSettings(label="files", options=FilesSource(paths=paths)),), request.job or "part"
+    known = {source.label: source for source in session.settings.sources}
+    if not known:
+        raise ConfigurationError(
+            ("there is nothing to back up: no sources are configured and no path was given",),
+            hint="name sources: in the configuration, or give paths: opsd backup /etc /srv",
+        )
+    unknown = [label for label in request.sources if label not in known]
+    if unknown:
+        raise UsageError(f"no source {', '.join(unknown)}", hint=f"configured are {', '.join(known)}")
+    if not request.sources:
+        return tuple(known.values()), request.job or "all"
+    return tuple(known[label] for label in dict.fromkeys(request.sources)), request.job or "part"
+
+
+def back_up(session: Session, request: BackupRequest) -> Report:
+    """Take a snapshot; a source that fails does not stop the others.
+
+    Raises:
+        OpsdError: the run could not end with a snapshot; nothing older is touched.
+    """
+    sources, job = chosen(session, request)
+    settings = session.settings
+    workers = Workers(session, own_folders(session), accept_shrink=request.accept_shrink)
+    workers.clear_up()
+    labels = Labels(host=settings.host, job=job, zone=settings.timezone, version=version(), tags=request.tags)
+    about = About(configuration=settings.text.encode(), rescue=rescue_script(), packages=installed_packages())
+    planned = [workers.planned(source) for source in sources]
+    with workers.around_run():
+        return Backup(session.open(writer=True), labels, about).run(planned)
+
+
+def own_folders(session: Session) -> frozenset[bytes]:
+    """Folders that are opsd's own and never part of a source: repository, state, cache."""
+    settings = session.settings
+    return frozenset(os.fsencode(os.path.abspath(path)) for path in (settings.repository, settings.state, settings.cache))
+
+
+def preview(session: Session, request: BackupRequest) -> Iterator[Preview]:
+    """Walk what would be backed up; stores nothing and opens no repository.
+
+    Raises:
+        SourceError: a root is missing.
+    """
+    for source in chosen(session, request)[0]:
+        kind = Workers.kind(source)
+        if not isinstance(source.options, FilesSource):
+            yield Preview(name=source.label, kind=kind, files=None, bytes=None, warnings=0)
+            continue
+        files = size = 0
+        heard = Recorder()
+        tree = FileTree(source.label, source.options, heard, skip=own_folders(session))
+        for folder in tree.folders():
+            found = [status for _, status in folder.entries if status.st_mode & 0o170000 == 0o100000]
+            files += len(found)
+            size += sum(status.st_size for status in found)
+        for warning in heard.warnings:
+            session.reporter.warn(warning)
+        yield Preview(name=source.label, kind=kind, files=files, bytes=size, warnings=tree.warnings)
+
+
+def rescue_script() -> bytes:
+    """tools/rescue.py, which every snapshot carries: from the wheel, or from the checkout. Empty if neither has it."""
+    package = Path(__file__).parents[1]
+    for path in (package / "rescue.py.txt", package.parent / "tools" / "rescue.py"):
+        if path.is_file():
+            return path.read_bytes()
+    return b""

@@ -1,0 +1,210 @@
+"""A session: settings in, an open store and repository out.
+
+Promise: nothing is opened before it is needed, and all of it is closed at the end. Whoever only reads needs neither a configuration nor
+a state folder: what opens the repository suffices.
+"""
+
+import importlib.metadata
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from opsd.clock import Clock, SystemClock
+from opsd.credentials import resolve
+from opsd.errors import KeyMissing, UsageError
+from opsd.events import Reporter
+from opsd.repository.kit import parse_kit
+from opsd.repository.local import HostState
+from opsd.repository.opening import Unlock
+from opsd.repository.reader import SnapshotReader
+from opsd.repository.recipients import read_key_file
+from opsd.repository.repository import Repository, Surroundings
+from opsd.settings import DEFAULT_FILE, Settings, from_environment, load
+from opsd.storage.folder import FolderStore
+from opsd.storage.protocol import Store
+
+Ask = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """What the command line says about where the repository is and how it opens.
+
+    `ask` reads a secret from the terminal; None where nobody is there to be asked.
+    """
+
+    configuration: str | None = None
+    repository: str | None = None
+    kit: bool = False
+    kit_file: str | None = None
+    key_file: str | None = None
+    ask: Ask | None = None
+
+
+def version() -> str:
+    """This opsd's version."""
+    try:
+        return importlib.metadata.version("opsd")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def host_name() -> str:
+    """What snapshots of this host are filed under where the configuration says nothing."""
+    return socket.gethostname() or "localhost"
+
+
+def find_settings(configuration: str | None, repository: str | None = None) -> Settings:
+    """The settings of -c, OPSD_CONFIG, the environment, or /etc/opsd, in this order; `repository` stands in for theirs.
+
+    With a repository and no named file, /etc/opsd is not read: what is being rescued need not be this host's.
+
+    Raises:
+        ConfigurationError: there are none, or they have mistakes.
+    """
+    file = configuration or os.environ.get("OPSD_CONFIG")
+    if file:
+        settings = load(file, host_name())
+        return replace(settings, repository=os.path.abspath(repository)) if repository else settings
+    environment = dict(os.environ)
+    if repository:
+        environment["OPSD_REPOSITORY"] = repository
+    if environment.get("OPSD_REPOSITORY"):
+        settings = from_environment(environment, host_name())
+        return replace(settings, repository=os.path.abspath(settings.repository))
+    if DEFAULT_FILE.exists():
+        return load(None, host_name())
+    return from_environment(environment, host_name())
+
+
+class Session:
+    """One use of one repository; a context manager."""
+
+    def __init__(self, access: Access, reporter: Reporter, clock: Clock | None = None) -> None:
+        """Find the settings.
+
+        Raises:
+            ConfigurationError: there are none, or they have mistakes.
+        """
+        self.access = access
+        self.reporter = reporter
+        self.clock = clock or SystemClock()
+        self.settings = find_settings(access.configuration, access.repository)
+        self._exit = ExitStack()
+        self._store: FolderStore | None = None
+        self._scratch: Path | None = None
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.__exit__(kind, error, trace)
+
+    @property
+    def store(self) -> Store:
+        """The store of the repository.
+
+        Raises:
+            StorageError: it is not there.
+        """
+        if self._store is None:
+            self._store = self._exit.enter_context(FolderStore(self.settings.repository))
+        return self._store
+
+    def scratch(self) -> Path:
+        """A folder that goes when the session ends."""
+        if self._scratch is None:
+            self._scratch = Path(self._exit.enter_context(tempfile.TemporaryDirectory(prefix="opsd-")))
+        return self._scratch
+
+    def has_state(self) -> bool:
+        """Whether the state folder is there and may be used."""
+        return self.settings.state.is_dir() and os.access(self.settings.state, os.R_OK | os.W_OK | os.X_OK)
+
+    def surroundings(self, *, writer: bool) -> Surroundings:
+        """Where the engine runs. Whoever only reads gets a state of its own where there is none."""
+        own = writer or self.has_state()
+        return Surroundings(
+            state=HostState(self.settings.state if own else self.scratch() / "state"),
+            cache=self.settings.cache if own else self.scratch() / "cache",
+            clock=self.clock,
+            reporter=self.reporter,
+            host=self.settings.host,
+        )
+
+    def can_unlock(self) -> bool:
+        """Whether something opens the repository as a reader without anybody being asked."""
+        access = self.access
+        return bool(self.settings.passphrase or access.kit or access.kit_file or access.key_file or self._kit_file())
+
+    def unlock(self) -> Unlock:
+        """What opens the repository: the kit or key that was named, else the passphrase."""
+        if self.access.key_file:
+            return Unlock(recipient=read_key_file(Path(self.access.key_file)))
+        if self.access.kit or self._kit_file():
+            return Unlock(kit=parse_kit(self._kit_text()))
+        return Unlock(passphrase=self._passphrase)
+
+    def _kit_file(self) -> str | None:
+        """The file with the kit; the one of the environment only where no passphrase is configured, or the kit is asked for."""
+        wanted = self.access.kit or self.settings.passphrase is None
+        return self.access.kit_file or (os.environ.get("OPSD_KIT_FILE") if wanted else None)
+
+    def _kit_text(self) -> str:
+        file = self._kit_file()
+        if file:
+            return Path(file).read_text(encoding="utf-8", errors="replace")
+        if self.access.ask is None:
+            raise KeyMissing("nobody is here to type the recovery kit", hint="give it as a file: --kit-file FILE or OPSD_KIT_FILE")
+        return self.access.ask("Recovery kit, twelve groups of four")
+
+    def _passphrase(self) -> bytes:
+        if self.settings.passphrase is not None:
+            return resolve(self.settings.passphrase, self.reporter)
+        if self.access.ask is None:
+            raise KeyMissing(
+                "the passphrase is needed and not at hand",
+                hint="set passphrase: in the configuration or OPSD_PASSPHRASE_FILE, or use the recovery kit (--kit)",
+            )
+        return self.access.ask("Passphrase of the repository").encode()
+
+    def configured_passphrase(self) -> bytes:
+        """The configured passphrase; empty if there is none."""
+        return resolve(self.settings.passphrase, self.reporter) if self.settings.passphrase else b""
+
+    def new_passphrase(self, question: str) -> bytes:
+        """A passphrase that is asked for twice; empty if that was the answer.
+
+        Raises:
+            KeyMissing: nobody is there. UsageError: the answers differ.
+        """
+        if self.access.ask is None:
+            raise KeyMissing("there is no terminal to ask for the passphrase", hint="set OPSD_PASSPHRASE_FILE, or passphrase: in the configuration")
+        first = self.access.ask(question)
+        if first and self.access.ask("The same again") != first:
+            raise UsageError("the two passphrases differ", hint="try again")
+        return first.encode()
+
+    def open(self, *, reader: bool = False, writer: bool = False) -> Repository:
+        """The repository, with the keys that the task needs.
+
+        Raises:
+            NotARepository, KeyRefused, KeyMissing, IntegrityError, NewerFormat, StorageError.
+        """
+        return Repository.open(self.store, self.surroundings(writer=writer), self.unlock(), reader=reader, writer=writer)
+
+    def snapshot(self, text: str, before: int | None = None) -> SnapshotReader:
+        """A snapshot by its id, the beginning of it, or `latest`, as its readers see it.
+
+        Raises:
+            SnapshotUnknown: there is none, or several.
+        """
+        repository = self.open(reader=True)
+        return repository.reader(repository.find(text, before))

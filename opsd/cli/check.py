@@ -1,0 +1,97 @@
+"""`opsd check`: is all that is stored still what it was?"""
+
+from typing import Any
+
+import click
+
+from opsd.app.upkeep import check
+from opsd.cli import output
+from opsd.cli.options import access_options, described, session
+from opsd.errors import UsageError
+from opsd.verify.check import CheckReport, Problem
+
+
+def _share(given: dict[str, Any]) -> float:
+    """Which part of all packs to read, 0 to 1."""
+    text = given["subset"]
+    if given["read_data"] and text:
+        raise UsageError("give either --read-data or --read-data-subset", hint="--read-data reads all")
+    if not text:
+        return 1.0 if given["read_data"] else 0.0
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = 0.0
+    if not text.endswith("%") or not 0 < share <= 1:
+        raise UsageError(f"{text!r} is no share", hint="for example: --read-data-subset 5%")
+    return share
+
+
+@described(
+    "check",
+    "Verify every object, every frame that a snapshot needs, and the order of history; name what is damaged and what that affects. "
+    "Without reading data, packs are checked by their footers. Exits with 4 if anything is damaged.",
+    """{"problems": [{"object", "problem", "snapshots": [id], "paths": ["SOURCE:PATH"], "hint"}], "notices": [text], "snapshots": number,
+    "packs", "packs_read", "bytes_read", "bytes_stored", "decoded": bool}; paths are those in the newest snapshot affected;
+    decoded: frames were decrypted too, for which a reader's key is needed""",
+    "opsd check",
+    "opsd check --read-data",
+    "opsd check --read-data-subset 5% --json",
+)
+@click.option("--read-data", is_flag=True, help="Read all packs.")
+@click.option("--read-data-subset", "subset", metavar="PERCENT", help="Read a sample of the packs, another one each time.")
+@access_options
+def command(**given: Any) -> int:
+    """Check the repository."""
+    share = _share(given)
+    with session(given) as (opened, listener):
+        report = check(opened, share)
+    known = {problem.object for problem in report.problems}
+    output.warnings([warning for warning in listener.warnings if warning.subject not in known])
+    if given["as_json"]:
+        output.emit(_as_json(report))
+    else:
+        for notice in report.notices:
+            output.line(notice)
+        for problem in report.problems:
+            _print(problem)
+        output.line(_summary(report))
+    return 4 if report.problems else 0
+
+
+def _as_json(report: CheckReport) -> dict[str, Any]:
+    names = ("snapshots", "packs", "packs_read", "bytes_read", "bytes_stored", "decoded")
+    return {
+        "problems": [
+            {
+                "object": problem.object,
+                "problem": problem.problem,
+                "snapshots": list(problem.snapshots),
+                "paths": list(problem.paths),
+                "hint": problem.hint,
+            }
+            for problem in report.problems
+        ],
+        "notices": list(report.notices),
+        **{name: getattr(report, name) for name in names},
+    }
+
+
+def _print(problem: Problem) -> None:
+    output.line(output.paint(f"{problem.object}: {problem.problem}", "red"))
+    if problem.snapshots:
+        output.line("  affects " + ", ".join(identity[:8] for identity in problem.snapshots))
+    for path in problem.paths:
+        output.line(f"    {path}")
+    if problem.hint:
+        output.line(f"  {problem.hint}")
+
+
+def _summary(report: CheckReport) -> str:
+    looked = f"{output.count(report.snapshots, 'snapshot')}, {output.count(report.packs, 'pack')} of {output.size(report.bytes_stored)}"
+    how = ""
+    if report.packs_read:
+        depth = "decrypted" if report.decoded else "compared with their names; the passphrase would let them be decrypted"
+        how = f", {output.count(report.packs_read, 'pack')} read ({depth})"
+    verdict = output.count(len(report.problems), "problem") if report.problems else "no problem found"
+    return f"{looked}{how}: {verdict}"

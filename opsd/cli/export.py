@@ -1,0 +1,65 @@
+"""`opsd export`: a snapshot, or a part of it, as a tar file."""
+
+import sys
+from typing import IO, Any
+
+import click
+
+from opsd.cli import output
+from opsd.cli.cat import destination, output_option
+from opsd.cli.options import access_options, described, session, snapshot_argument
+from opsd.errors import UsageError
+from opsd.events import Reporter
+from opsd.model import EntryType
+from opsd.repository.reader import SnapshotReader
+from opsd.restore.archive import Archive, Exported, Part
+from opsd.restore.browsing import Place, chosen_trees, locate
+
+
+@described(
+    "export",
+    "Write a snapshot as an uncompressed tar file (POSIX pax: names as bytes, owners, modes, times to the nanosecond, extended "
+    "attributes) to stdout: SOURCE/PATH for each entry, or with SNAPSHOT:PATH the content of that folder.",
+    """{"snapshot": id, "entries", "files", "bytes", "warnings": [{"subject", "problem", "hint"}]}, with -o only""",
+    "opsd export latest > latest.tar",
+    "opsd export latest:/srv/www | tar -C /tmp/www -xpf -",
+    "opsd export latest --source www -o www.tar --json",
+)
+@snapshot_argument
+@click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
+@output_option
+@access_options
+def command(**given: Any) -> int:
+    """Write a tar file."""
+    place = Place.parse(given["snapshot"])
+    if given["file"] is None and not given["as_json"] and sys.stdout.isatty():
+        raise UsageError("a tar file would garble the terminal", hint="send it on: opsd export latest | tar -t, or name a file with -o")
+    with session(given) as (opened, listener), destination(given["file"], as_json=given["as_json"]) as target:
+        reader = opened.snapshot(place.snapshot)
+        listener.stage("export")
+        done = _write(reader, place, given["sources"], target, listener)
+    output.warnings(listener.warnings)
+    if given["as_json"]:
+        output.emit(
+            {
+                "snapshot": reader.summary.id,
+                "entries": done.entries,
+                "files": done.files,
+                "bytes": done.bytes,
+                "warnings": [output.warning_json(warning) for warning in listener.warnings],
+            }
+        )
+    return 3 if done.warnings else 0
+
+
+def _write(
+    reader: SnapshotReader, place: Place, sources: tuple[str, ...], target: IO[bytes], reporter: Reporter
+) -> Exported:
+    archive = Archive(reader, target.write, reporter)
+    if place.path is None:
+        trees = chosen_trees(reader, sources)
+        return archive.write([Part(tree=tree, prefix=tree.label.encode() + b"/") for tree in trees])
+    tree, item = locate(reader, place.path, sources)
+    if item is not None and item.entry.type is not EntryType.FOLDER:
+        return archive.write([], single=item)
+    return archive.write([Part(tree=tree, under=place.path)])

@@ -1,0 +1,44 @@
+"""`opsd init`: the repository, and its recovery kit on paper."""
+
+from typing import Any
+
+from opsd.app.creating import initialise
+from opsd.cli import output
+from opsd.cli.options import described, session
+
+_KIT = """
+  RECOVERY KIT of repository {repository}
+
+      {first}
+      {second}
+      {third}
+
+  Print this now and keep it off this machine. It opens the repository when
+  passphrase, configuration and host are gone: opsd restore --repository URL --kit
+  Whoever holds it reads everything. It is shown only this once and stored nowhere;
+  'opsd key add --kit' makes another.
+"""
+
+
+@described(
+    "init",
+    "Create the repository that the configuration names and print its recovery kit. The passphrase comes from the configuration, "
+    "OPSD_PASSPHRASE_FILE, or is asked for twice.",
+    """{"repository": id in hex, "path": text, "host": text, "kit": text}""",
+    "opsd init",
+    "OPSD_REPOSITORY=/mnt/backup OPSD_STATE=~/.opsd opsd init --json",
+)
+def command(**given: Any) -> None:
+    """Create the repository."""
+    with session(given) as (opened, _):
+        created = initialise(opened)
+        identity, kit = created.ring.repository.hex(), created.kit.text()
+        settings = opened.settings
+    if given["as_json"]:
+        output.emit({"repository": identity, "path": settings.repository, "host": settings.host, "kit": kit})
+        return
+    output.line(f"created repository {identity[:16]} in {settings.repository}")
+    groups = kit.split("-")
+    rows = ("-".join(groups[start : start + 4]) for start in (0, 4, 8))
+    output.line(_KIT.format(repository=identity[:16], **dict(zip(("first", "second", "third"), rows, strict=True))))
+    output.line("next: opsd backup")

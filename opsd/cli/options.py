@@ -1,0 +1,87 @@
+"""Options that many commands share, and the session that they lead to.
+
+Promise: every command has `--json`; whoever reads a repository may name it and open it with the recovery kit alone.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from opsd.app.session import Access, Session
+from opsd.cli.main import HELP, Invocation
+from opsd.cli.progress import Listener, listening
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Given = Mapping[str, Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON on stdout; the shape stands above.")
+
+_ACCESS = (
+    click.option("--repository", metavar="URL", help="The repository; no configuration is read then, no state is needed."),
+    click.option("--kit", is_flag=True, help="Open with the recovery kit: asked for, or in OPSD_KIT_FILE."),
+    click.option("--kit-file", metavar="FILE", type=click.Path(), help="Open with the recovery kit in a file."),
+    click.option("--key-file", metavar="FILE", type=click.Path(), help="Open with a recipient's key file ('opsd key generate')."),
+)
+
+snapshot_argument = click.argument("snapshot", metavar="SNAPSHOT")
+
+
+def described(name: str, text: str, shape: str, *examples: str) -> Callable[[Command], click.Command]:
+    """A command with its help: what it does, the shape of its JSON, examples that a test runs."""
+    shown = "\n".join(f"  {example}" for example in examples)
+    help_text = f"{text}\n\n\b\nExamples:\n{shown}\n\n\b\nJSON:\n{_indented(shape)}"
+
+    def decorate(function: Command) -> click.Command:
+        return click.command(name, help=help_text, context_settings=HELP)(json_option(function))
+
+    return decorate
+
+
+def _indented(shape: str) -> str:
+    return "\n".join(f"  {line.strip()}" for line in shape.strip().splitlines())
+
+
+def access_options(function: Command) -> Command:
+    """Add the options that say which repository, and how to open it."""
+    for option in reversed(_ACCESS):
+        function = option(function)
+    return function
+
+
+def ask(prompt: str) -> str:
+    """Ask for a secret on the terminal."""
+    answer: str = click.prompt(prompt, hide_input=True, err=True, prompt_suffix=": ")
+    return answer
+
+
+def asker() -> Callable[[str], str] | None:
+    """How to ask the person, or None where there is no terminal."""
+    return ask if sys.stdin.isatty() and sys.stderr.isatty() else None
+
+
+def configuration_path() -> str | None:
+    """What `-c` named."""
+    found = click.get_current_context().find_object(Invocation)
+    return found.configuration if found else None
+
+
+def access_of(given: Given) -> Access:
+    """How this command reaches its repository."""
+    return Access(
+        configuration=configuration_path(),
+        repository=given.get("repository"),
+        kit=bool(given.get("kit")),
+        kit_file=given.get("kit_file"),
+        key_file=given.get("key_file"),
+        ask=asker(),
+    )
+
+
+@contextmanager
+def session(given: Given) -> Iterator[tuple[Session, Listener]]:
+    """The session of a command, and its listener."""
+    with listening(quiet=given["as_json"]) as listener, Session(access_of(given), listener) as opened:
+        yield opened, listener

@@ -1,0 +1,181 @@
+"""How answers look: sizes, times, tables of at most 80 columns, JSON.
+
+Promise: sizes in binary units with one decimal, times in the site's zone to the minute; colours only on a terminal and not with
+NO_COLOR; JSON is one value on stdout, everything said on the way goes to stderr.
+"""
+
+import json
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any, Final
+
+import click
+
+from opsd import clock
+from opsd.events import Warning  # noqa: A004 - the field's word
+from opsd.model import Entry, EntryType, Outcome
+
+#: Warnings listed for a person; JSON has them all.
+WARNINGS_SHOWN: Final = 20
+_UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
+_LETTERS: Final = {
+    EntryType.FILE: stat.S_IFREG,
+    EntryType.FOLDER: stat.S_IFDIR,
+    EntryType.SYMLINK: stat.S_IFLNK,
+    EntryType.FIFO: stat.S_IFIFO,
+    EntryType.SOCKET: stat.S_IFSOCK,
+    EntryType.CHARACTER_DEVICE: stat.S_IFCHR,
+    EntryType.BLOCK_DEVICE: stat.S_IFBLK,
+}
+_COLOURS: Final = {Outcome.COMPLETE: "green", Outcome.WARNINGS: "yellow", Outcome.FAILED: "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A table's column: its head, whether numbers stand in it, whether it may be cut to fit the width."""
+
+    head: str
+    right: bool = False
+    elastic: bool = False
+
+
+def size(count: int) -> str:
+    """A number of bytes: `999 B`, `1.2 MiB`."""
+    if abs(count) < 1024:
+        return f"{count} B"
+    value = float(count)
+    for unit in _UNITS:
+        value /= 1024
+        if abs(value) < 1023.95 or unit == _UNITS[-1]:
+            return f"{value:.1f} {unit}"
+    raise AssertionError
+
+
+def moment(time: int, zone: tzinfo) -> str:
+    """A time for people: `2026-11-24 04:00`."""
+    return f"{clock.local(time, zone):%Y-%m-%d %H:%M}"
+
+
+def duration(seconds: float) -> str:
+    """A span: `0.8 s`, `2 min 5 s`, `3 h 20 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: `1 file`, `2,431 files`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def line(text: str = "") -> None:
+    """A line of the answer; what can't be printed is escaped."""
+    click.echo(printable(text))
+
+
+def note(text: str) -> None:
+    """A line beside the answer, on stderr."""
+    click.echo(printable(text), err=True)
+
+
+def printable(text: str) -> str:
+    """The text without control characters, but for colours: a file's name must not move the cursor."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in "\x1b\n" else ascii(each)[1:-1] for each in text)
+
+
+def quoted(path: bytes) -> str:
+    """A path for people: no control character passes, bytes that are no UTF-8 stand as escapes."""
+    text = path.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def path_text(path: bytes) -> str:
+    """A path for JSON: bytes that are no UTF-8 become lone surrogates (os.fsencode gives them back), escaped as \\udcxx."""
+    return os.fsdecode(path)
+
+
+def emit(value: Any) -> None:
+    """The answer as JSON. Lone surrogates, which stand for bytes that are no UTF-8, are escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    click.echo(text if text.isascii() else _escaped(text))
+
+
+def _escaped(text: str) -> str:
+    return "".join(each if not 0xD800 <= ord(each) < 0xE000 else f"\\u{ord(each):04x}" for each in text)
+
+
+def paint(text: str, colour: str | None, *, bold: bool = False) -> str:
+    """Coloured text, if stdout is a terminal and NO_COLOR is not set."""
+    if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
+        return text
+    return click.style(text, fg=colour, bold=bold)
+
+
+def outcome(value: Outcome, text: str = "") -> str:
+    """An outcome in its colour."""
+    return paint(text or str(value), _COLOURS[value])
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows below heads, aligned; elastic columns are cut so that a line fits the terminal, 80 columns elsewhere."""
+    cells = [list(row) for row in rows]
+    widths = [
+        max([len(column.head), *(len(click.unstyle(row[place])) for row in cells)]) for place, column in enumerate(columns)
+    ]
+    _shrink(columns, widths)
+    line(paint(_row(columns, widths, [column.head for column in columns]), None, bold=True))
+    for row in cells:
+        line(_row(columns, widths, row))
+
+
+def _shrink(columns: Sequence[Column], widths: list[int]) -> None:
+    limit = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+    excess = sum(widths) + 2 * (len(widths) - 1) - limit
+    for place, column in enumerate(columns):
+        if column.elastic and excess > 0:
+            cut = min(excess, max(0, widths[place] - 12))
+            widths[place] -= cut
+            excess -= cut
+
+
+def _row(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -> str:
+    parts = []
+    for column, width, cell in zip(columns, widths, row, strict=True):
+        plain = click.unstyle(cell)
+        shown = cell if len(plain) <= width else "…" + plain[1 - width :]
+        room = " " * (width - min(len(plain), width))
+        parts.append(room + shown if column.right else shown + room)
+    return "  ".join(parts).rstrip()
+
+
+def mode(entry: Entry) -> str:
+    """Type and permissions as `ls -l` shows them."""
+    return stat.filemode(_LETTERS[entry.type] | entry.mode)
+
+
+def type_name(entry: Entry) -> str:
+    """An entry's type in JSON: file, folder, symlink, fifo, socket, character_device, block_device."""
+    return entry.type.name.lower()
+
+
+def warning_json(warning: Warning) -> dict[str, Any]:
+    """A warning in JSON: {subject, problem, hint}."""
+    return {"subject": warning.subject, "problem": warning.problem, "hint": warning.hint}
+
+
+def warnings(found: Sequence[Warning]) -> None:
+    """List warnings on stderr, the first of them."""
+    for warning in found[:WARNINGS_SHOWN]:
+        note(f"warning: {warning.subject}: {warning.problem}" + (f" ({warning.hint})" if warning.hint else ""))
+    if len(found) > WARNINGS_SHOWN:
+        note(f"… and {count(len(found) - WARNINGS_SHOWN, 'more warning')}; --json lists them all")

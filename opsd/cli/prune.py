@@ -1,0 +1,126 @@
+"""`opsd prune`: remove what no rule keeps, and explain it before."""
+
+from datetime import tzinfo
+from typing import Any
+
+import click
+
+from opsd import clock
+from opsd.app.session import find_settings
+from opsd.app.upkeep import plan_prune, prune, simulated
+from opsd.cli import output
+from opsd.cli.options import configuration_path, described, session
+from opsd.cli.output import Column
+from opsd.clock import SystemClock
+from opsd.errors import ConfigurationError, UsageError
+from opsd.retention.policy import DEFAULT_RULES
+from opsd.retention.prune import PrunePlan
+from opsd.settings import DEFAULT_FILE, Settings
+
+_PLAN = (
+    Column("SNAPSHOT"),
+    Column("TAKEN"),
+    Column("HOST", elastic=True),
+    Column("JOB"),
+    Column("SIZE", right=True),
+    Column("KEPT BY"),
+)
+_CALENDAR = (Column("TAKEN"), Column("AGE", right=True), Column("KEPT BY"))
+
+
+@described(
+    "prune",
+    "Mark the snapshots that no rule keeps, and remove for good what was marked three days ago and no run still relies on. Nothing goes "
+    "at once; until it does, 'opsd hold' brings a marked snapshot back.",
+    """{"marked_snapshots", "marked_packs", "moved_packs", "swept_snapshots", "swept_bytes", "waiting_until": time or null,
+    "snapshots": as with --dry-run}; with --dry-run {"snapshots": [{"id", "time", "host", "job", "keep": bool, "reasons": [text]}],
+    "freed_bytes"}; with --simulate {"kept": [{"time", "age_days", "rule"}]}, oldest first""",
+    "opsd prune --dry-run",
+    "opsd prune --simulate 800 --json",
+    "opsd prune",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Explain which rule keeps each snapshot; change nothing.")
+@click.option("--simulate", "days", type=int, metavar="DAYS", help="Print the calendar that nightly runs lead to; no repository needed.")
+@click.option("--yes", "confirmed", is_flag=True, help="Also where more than a fifth of all bytes would go.")
+def command(**given: Any) -> None:
+    """Prune."""
+    if given["days"] is not None:
+        if given["dry_run"] or given["confirmed"]:
+            raise UsageError("--simulate stands alone", hint="for example: opsd prune --simulate 800")
+        _simulate(given["days"], as_json=given["as_json"])
+        return
+    with session(given) as (opened, listener):
+        zone = opened.settings.zone
+        if given["dry_run"]:
+            _explain(plan_prune(opened), zone, as_json=given["as_json"])
+        else:
+            done = prune(opened, confirmed=given["confirmed"])
+    output.warnings(listener.warnings)
+    if given["dry_run"]:
+        return
+    waits = None if done.waiting_until is None else clock.iso(done.waiting_until, zone)
+    if given["as_json"]:
+        names = ("marked_snapshots", "marked_packs", "moved_packs", "swept_snapshots", "swept_bytes")
+        numbers = {name: getattr(done, name) for name in names}
+        output.emit({**numbers, "waiting_until": waits, "snapshots": _verdicts(done.plan, zone)})
+        return
+    output.line(f"removed {output.count(done.swept_snapshots, 'snapshot')} and {output.size(done.swept_bytes)} that were marked before")
+    until = "" if done.waiting_until is None else f", to go after {output.moment(done.waiting_until, zone)}"
+    packs = output.count(done.marked_packs, "pack")
+    output.line(f"marked {output.count(done.marked_snapshots, 'snapshot')} and {packs}{until}")
+
+
+def _verdicts(plan: PrunePlan, zone: tzinfo) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": each.id,
+            "time": clock.iso(each.started, zone),
+            "host": each.host,
+            "job": each.job,
+            "keep": plan.verdicts[each.id].keep,
+            "reasons": list(plan.verdicts[each.id].reasons),
+        }
+        for each in plan.snapshots
+    ]
+
+
+def _explain(plan: PrunePlan, zone: tzinfo, *, as_json: bool) -> None:
+    freed = plan.liveness.freed_bytes
+    if as_json:
+        output.emit({"snapshots": _verdicts(plan, zone), "freed_bytes": freed})
+        return
+    rows = []
+    for each in plan.snapshots:
+        verdict = plan.verdicts[each.id]
+        kept = ", ".join(verdict.reasons) or output.paint("nothing: goes", "yellow")
+        rows.append((each.id[:8], output.moment(each.started, zone), each.host, each.job, output.size(each.bytes), kept))
+    output.table(_PLAN, rows)
+    going = output.count(len(plan.dropped), "snapshot")
+    output.line(f"{len(plan.snapshots) - len(plan.dropped)} stay; {going} would be marked, {output.size(freed)} freed after the grace")
+
+
+def _simulate(days: int, *, as_json: bool) -> None:
+    settings = _settings()
+    zone = settings.zone
+    kept = simulated(settings, days, SystemClock().now())
+    if as_json:
+        output.emit(
+            {
+                "kept": [
+                    {"time": clock.iso(each.time_ns, zone), "age_days": each.age_days, "rule": each.rule} for each in kept
+                ]
+            }
+        )
+        return
+    output.table(_CALENDAR, [(output.moment(each.time_ns, zone), f"{each.age_days} d", each.rule) for each in kept])
+    output.line(f"after {output.count(days, 'night')} {output.count(len(kept), 'snapshot')} would stand")
+
+
+def _settings() -> Settings:
+    """The configured rules and zone; the default rules where there is no configuration at all."""
+    try:
+        return find_settings(configuration_path())
+    except ConfigurationError:
+        if configuration_path() or DEFAULT_FILE.exists():
+            raise
+        return Settings(repository="", retention=DEFAULT_RULES)
