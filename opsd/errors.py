@@ -21,6 +21,7 @@ Promise: texts are lower case without a full stop, the remedy stands in `hint`, 
     ├── SnapshotUnknown           1   no snapshot of that name
     ├── ProgramFailed             1   a program can't be started, failed, or ran out of time
     ├── SourceError               1   a source failed
+    │   └── StreamGone                what a stream was to hold vanished; counted as a warning
     ├── HookFailed                1   a hook exited with an error or ran out of time
     ├── RestoreError              1   a restore can't be done or went wrong
     ├── PruneRefused              1   prune stopped rather than risk a loss
@@ -142,6 +143,10 @@ class SourceError(OpsdError):
     def __init__(self, label: str, problem: str, *, hint: str | None = None) -> None:
         super().__init__(f"source {label}: {problem}", hint=hint)
         self.label = label
+
+
+class StreamGone(SourceError):
+    """What a stream was to hold vanished after it was listed: reported as a Warning, no failure of its source."""
 
 
 class HookFailed(OpsdError):

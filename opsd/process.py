@@ -91,9 +91,10 @@ def said(error_text: bytes) -> str:
 class Output:
     """The standard output of a program as something to read from."""
 
-    def __init__(self, pipe: IO[bytes]) -> None:
+    def __init__(self, pipe: IO[bytes], errors: "_Errors") -> None:
         assert isinstance(pipe, FileIO)
         self._pipe = pipe
+        self._errors = errors
         self._ended = False
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -105,6 +106,10 @@ class Output:
     def at_end(self) -> bool:
         """Whether all was read; waits for the program to close its output or to write more."""
         return self._ended or not self._pipe.read(1)
+
+    def error_text(self) -> bytes:
+        """The end of what the program said on standard error, which it should have closed: after the end of its output."""
+        return self._errors.text()
 
 
 class _Errors:
@@ -134,8 +139,8 @@ class _Program:
         assert process.stdout
         assert process.stderr
         self.name = name
-        self.output = Output(process.stdout)
         self.errors = _Errors(process.stderr)
+        self.output = Output(process.stdout, self.errors)
         self._process = process
         self._timeout = timeout
         self._expired = False

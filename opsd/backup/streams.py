@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsd.backup.work import Job, Result
-from opsd.errors import OpsdError, SourceError
+from opsd.errors import OpsdError, SourceError, StreamGone
 from opsd.model import Content, EntryType
 from opsd.repository.cutters import ContentWriter, PageWriter
 from opsd.repository.listing import HunkPlace, encode_hunk, encode_root, ends_hunk, path_parts
@@ -76,6 +76,8 @@ class StreamBackup:
             while stream := self._next(streams):
                 try:
                     self._taken.append(self._take(stream, writer, pages))
+                except StreamGone:
+                    pass  # The source reported it, and counted the warning.
                 except SourceError as error:
                     self._failures.append(error)
                 job.reporter.advance(files=1)

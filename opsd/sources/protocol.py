@@ -43,7 +43,8 @@ class Stream:
     """A file that a source makes while it is read: a dump, an image, a program's output.
 
     `path` is absolute bytes (`/crm.dump`); `size` in bytes where known beforehand. Leaving the context of `open()`
-    raises SourceError when what was read is not whole. `pages`: store by page map in blocks of that many bytes (0: no).
+    raises SourceError when what was read is not whole, StreamGone when it vanished after it was listed. `pages`: store by
+    page map in blocks of that many bytes (0: no).
     Streams of one source may be read at the same time by as many threads as the source's `parallel` says.
     """
 

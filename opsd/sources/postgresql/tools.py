@@ -1,0 +1,107 @@
+"""Which pg_dump, pg_dumpall, pg_restore and psql to run.
+
+Promise: the programs are at least as new as the server (an older pg_dump refuses), and the closest to it; on Debian the
+real programs are run, not the wrapper, which costs a tenth of a second each time.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+from typing import Protocol
+
+from opsd.errors import ProgramFailed
+from opsd.process import ending, run, said
+from opsd.sources.postgresql.session import ServerProblem
+
+#: Where distributions keep the programs of each major version: Debian and Ubuntu, then Red Hat and SUSE.
+FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/lib/postgresql*/bin")
+
+
+class Place(Protocol):
+    """What starts a client program."""
+
+    @property
+    def via(self) -> tuple[str, ...]:
+        """The arguments before the program's name."""
+        ...
+
+    def through(self, program: str) -> tuple[str, ...]:
+        """The arguments that start a program there."""
+        ...
+
+    def environment(self) -> dict[str, str]:
+        """The environment to start it in."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """Client programs of one version; `start` is put before their names, which are joined to `folder` where it is set."""
+
+    version: tuple[int, int]
+    start: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    def command(self, program: str) -> list[str]:
+        """The arguments that run a program."""
+        return [*self.start, program if self.folder is None else str(self.folder / program)]
+
+
+def through(via: tuple[str, ...], *, secret: bool) -> tuple[str, ...]:
+    """`via` as a container's exec needs it: with standard input, and with the password's variable (not its value)."""
+    if len(via) < 3 or Path(via[0]).name not in {"docker", "podman", "kubectl"} or via[1] != "exec":
+        return via
+    given = via[2:]
+    extra = () if {"-i", "--interactive", "-it"} & set(given) else ("-i",)
+    if secret and Path(via[0]).name != "kubectl":
+        extra = (*extra, "-e", "PGPASSWORD")
+    return (*via[:2], *extra, *given)
+
+
+def find_tools(server_version: int, place: Place, folders: Sequence[str] = FOLDERS) -> Tools:
+    """The programs to use for a server of that `server_version_num`; raises ServerProblem when all are older."""
+    major = server_version // 10000
+    found = [_there(place)] if place.via else _here(place, folders)
+    fitting = [tools for tools in found if tools.version[0] >= major]
+    if not fitting:
+        have = ", ".join(f"{tools.version[0]}.{tools.version[1]}" for tools in found) or "none"
+        raise ServerProblem(
+            f"the server is PostgreSQL {major}, and pg_dump must be at least as new; found: {have}",
+            hint=f"install postgresql-client-{major} (Debian's or from apt.postgresql.org), on the side where 'via' leads",
+        )
+    return min(fitting, key=lambda tools: tools.version[0])
+
+
+def _there(place: Place) -> Tools:
+    start = place.through("pg_dump")[:-1]
+    version = read_version([*start, "pg_dump"], place.environment())
+    return Tools(version=version, start=start)
+
+
+def _here(place: Place, folders: Sequence[str]) -> list[Tools]:
+    """The programs on the path first, unless they are Debian's wrapper; then those of each version."""
+    places = [path for pattern in folders for path in sorted(Path("/").glob(pattern.lstrip("/")))]
+    on_path = which("pg_dump")
+    if on_path and Path(on_path).resolve().name != "pg_wrapper":
+        places.insert(0, Path(on_path).parent)
+    programs = [folder / "pg_dump" for folder in places if (folder / "pg_dump").exists()]
+    return [
+        Tools(version=read_version([str(program)], place.environment()), folder=program.parent) for program in programs
+    ]
+
+
+def read_version(command: Sequence[str], environment: dict[str, str]) -> tuple[int, int]:
+    """Major and minor version that a client program states; raises ServerProblem when it can't be run."""
+    try:
+        result = run([*command, "--version"], timeout=60, environment=environment)
+    except ProgramFailed as failure:
+        raise ServerProblem(str(failure), hint=failure.hint) from failure
+    found = re.search(rb"\(PostgreSQL\) (\d+)\.?(\d+)?", result.output)
+    if not found:
+        raise ServerProblem(
+            f"'{' '.join(command)} --version' {ending(result.status)}{said(result.error_text)}",
+            hint="install the PostgreSQL client programs, or check 'via'",
+        )
+    return int(found[1]), int(found[2] or 0)
