@@ -1,3 +1,5 @@
+"""Programs: run whole or streamed, and stopped with all that they started."""
+
 import os
 import select
 import signal
