@@ -167,28 +167,14 @@ class _Program:
             raise ProgramFailed(text + said(self.errors.text()), hint="raise its timeout if it needs the time")
         return status
 
-    def close(self) -> None:
-        """Nothing of it runs afterwards, unless it ended by itself."""
+    def free(self) -> None:
+        """No time limit any more."""
         self._timer.cancel()
-        assert self._process.stdout
-        self._process.stdout.close()
-        self._stop()
 
     def _expire(self) -> None:
         if self._process.poll() is None:
             self._expired = True
-            self._stop()
-
-    def _stop(self) -> None:
-        """Ask the whole session to end, then end it; the exit of the program itself is not that of its children."""
-        if self._process.poll() is not None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(GRACE)
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            _stop(self._process)
 
 
 @contextmanager
@@ -196,13 +182,30 @@ def _started(
     arguments: Sequence[str], environment: Mapping[str, str] | None, timeout: float, given: bytes
 ) -> Iterator[_Program]:
     process = _start(arguments, environment, given)
-    program = _Program(Path(arguments[0]).name, process, timeout)
     try:
+        program = _Program(Path(arguments[0]).name, process, timeout)
         if given:
             threading.Thread(target=_feed, args=(process.stdin, given), name="opsd-input", daemon=True).start()
-        yield program
+        try:
+            yield program
+        finally:
+            program.free()
     finally:
-        program.close()
+        if process.stdout:
+            process.stdout.close()
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the whole session to end, then end it; the exit of the program itself is not that of its children."""
+    if process.poll() is not None:
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _start(arguments: Sequence[str], environment: Mapping[str, str] | None, given: bytes) -> subprocess.Popen[bytes]:

@@ -230,7 +230,7 @@ def test_hooks_of_our_own_run_are_left_alone(diary: Diary, state: Path) -> None:
 
 
 def test_an_interrupted_clean_up_is_done_again_at_the_next_start(diary: Diary, state: Path) -> None:
-    interrupting = Hook(run=("sh", "-c", f"kill -INT {os.getpid()}; sleep 600"))
+    interrupting = Hook(run=("sh", "-c", f"sleep 0.3; kill -INT {os.getpid()}; sleep 600"))
     with (
         pytest.raises(KeyboardInterrupt),
         around(Hooks(after=(diary.hook("thaw"), interrupting)), RUN, state, Recorder()),
