@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
 
@@ -196,7 +196,9 @@ class Node:
     def secret(self) -> Secret | None:
         """A reference to a secret: {file: P}, {env: N}, {credential: N} or {command: [..]}."""
         if isinstance(self.node, yaml.ScalarNode):
-            self.wrong("must be a reference, never the secret itself: {file: /path}, {env: NAME}, {credential: NAME} or {command: [..]}")
+            self.wrong(
+                "must be a reference, never the secret itself: {file: /path}, {env: NAME}, {credential: NAME} or {command: [..]}"
+            )
             return None
         found = self.keys(("file", "env", "credential", "command"))
         if len(found) != 1:
@@ -345,8 +347,6 @@ def _zone(node: Node) -> str:
     try:
         ZoneInfo(text)
     except (OSError, ValueError, KeyError):
-        from zoneinfo import available_timezones
-
         close = difflib.get_close_matches(text, available_timezones(), n=1)
         node.wrong(f"no such time zone, {f'did you mean {close[0]}?' if close else 'such as Europe/Paris'}")
         return "UTC"
@@ -411,10 +411,15 @@ def _guard(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(None, None, "aliases (*name) are not used here", event.start_mark)
+            raise yaml.MarkedYAMLError(None, None, "aliases (*name) are not used here", _mark(event))
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEPTH:
-            raise yaml.MarkedYAMLError(None, None, "nested too deeply", event.start_mark)
+            raise yaml.MarkedYAMLError(None, None, "nested too deeply", _mark(event))
+
+
+def _mark(event: yaml.Event) -> Any:
+    """Where an event stands; the C parser has a type of its own for that."""
+    return event.start_mark
 
 
 def parse(files: Sequence[tuple[str, str]], default_host: str) -> Settings:
@@ -445,7 +450,9 @@ def parse(files: Sequence[tuple[str, str]], default_host: str) -> Settings:
     domains = {"default", *values.get("key_domains", ())}
     for source in values.get("sources", ()):
         if source.domain not in domains:
-            mistakes.lines.append(f"{origin['sources']} sources.{source.label}.domain: no key domain {source.domain}; name it in key_domains")
+            mistakes.lines.append(
+                f"{origin['sources']} sources.{source.label}.domain: no key domain {source.domain}; name it in key_domains"
+            )
     if mistakes.lines:
         raise ConfigurationError(tuple(mistakes.lines), hint="'opsd config generate' prints an example with every key")
     values.pop("version", None)

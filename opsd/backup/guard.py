@@ -24,7 +24,9 @@ def _named(label: str, manifest: Manifest | None, keys: Mapping[bytes, bytes]) -
     ]
 
 
-def lost_mounts(label: str, manifest: Manifest | None, keys: Mapping[bytes, bytes], mounts: Mapping[bytes, bool]) -> SourceError | None:
+def lost_mounts(
+    label: str, manifest: Manifest | None, keys: Mapping[bytes, bytes], mounts: Mapping[bytes, bool]
+) -> SourceError | None:
     """The error if a root was a mount point and is none now; asked before anything is read."""
     return refuse_lost_mounts(label, _named(label, manifest, keys), mounts)
 

@@ -222,6 +222,10 @@ class BlobReader:
 def _pick(reference: Reference, frame: Frame) -> memoryview:
     place = reference.number & 0xFFFF
     blobs = frame.row.blobs
-    if place >= len(blobs) or blobs[place].id[: len(reference.id)] != reference.id or blobs[place].length != reference.length:
+    if (
+        place >= len(blobs)
+        or blobs[place].id[: len(reference.id)] != reference.id
+        or blobs[place].length != reference.length
+    ):
         raise ObjectLost(f"blob {reference.id.hex()[:16]}", "its address leads to another blob")
     return frame.blob(place)

@@ -4,12 +4,14 @@ Promise: marks are listed before packs, packs before the index is read; an entry
 marked; a pack that no index names is read by its footer. docs/format.md, Index; design of runs, step 2.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
-from opsd.errors import ObjectDamaged, StorageError
+from opsd.errors import ObjectDamaged, ObjectNotFound, StorageError
 from opsd.events import Reporter, Warning
 from opsd.repository.format import Kind, digest_of, name_for
+from opsd.repository.frames import FrameRow
 from opsd.repository.index import (
     Index,
     IndexCache,
@@ -20,12 +22,15 @@ from opsd.repository.index import (
     index_table,
     rows_and_entries,
 )
-from opsd.repository.frames import FrameRow
 from opsd.repository.keys import Keyring
 from opsd.repository.packs import find_footer, read_footer
 from opsd.repository.runs import Mark, Note, RunEvent, Signed
 from opsd.repository.settings import RepositorySettings
 from opsd.storage.protocol import ObjectInfo, Store
+
+T = TypeVar("T")
+#: A prune removes small objects and merges index objects while others read them; so often a listing begins again.
+_LISTINGS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +49,11 @@ class Place:
         return Signed(ring=self.ring, settings=self.settings)
 
     def put_index(self, plain: bytes) -> str:
-        """Put an index object; returns its name. A torn one of the same name, which only a store without whole puts can
-        leave, is replaced: these bytes are what the name promises."""
+        """Put an index object; returns its name.
+
+        A torn one of the same name, which only a store without whole puts can leave, is replaced: these bytes are
+        what the name promises.
+        """
         content = encode_index(plain, self.ring.repository, self.ring.index())
         name = name_for(Kind.INDEX, content)
         try:
@@ -63,20 +71,40 @@ class Place:
         Raises:
             ObjectDamaged, NewerFormat: one can't be read; whoever only reads may go on without.
         """
-        infos = sorted(self.store.list("marks/"), key=lambda info: info.name)
-        return [self.signed.decode_mark(info.name, self.store.read(info.name), info.modified) for info in infos]
+        return self._each("marks/", lambda info, content: self.signed.decode_mark(info.name, content, info.modified))
 
     def notes(self) -> list[Note]:
         """All notes, oldest first."""
-        infos = sorted(self.store.list("notes/"), key=lambda info: info.name)
-        return [self.signed.decode_note(info.name, self.store.read(info.name)) for info in infos]
+        return self._each("notes/", lambda info, content: self.signed.decode_note(info.name, content))
 
     def run_events(self) -> list[tuple[str, RunEvent]]:
         """All run objects with their names."""
-        return [
-            (info.name, self.signed.decode_run(info.name, self.store.read(info.name), info.modified))
-            for info in self.store.list("runs/")
-        ]
+        return self._each(
+            "runs/", lambda info, content: (info.name, self.signed.decode_run(info.name, content, info.modified))
+        )
+
+    def _each(self, prefix: str, decode: Callable[[ObjectInfo, bytes], T]) -> list[T]:
+        """All objects of a kind, none that is gone: what replaces it may stand in a listing made now only."""
+
+        def read() -> list[T]:
+            infos = sorted(self.store.list(prefix), key=lambda info: info.name)
+            return [decode(info, self.store.read(info.name)) for info in infos]
+
+        return listed_again(read)
+
+
+def listed_again(read: Callable[[], T]) -> T:
+    """Read what a listing shows, from a new listing if something vanished meanwhile.
+
+    Raises:
+        ObjectNotFound: the store lists what it does not have.
+    """
+    for _ in range(_LISTINGS - 1):
+        try:
+            return read()
+        except ObjectNotFound:
+            continue
+    return read()
 
 
 @dataclass(slots=True)
@@ -115,7 +143,7 @@ def load_catalog(place: Place, marks: Iterable[Mark]) -> Catalog:
     """List packs, then read the index; `marks` were listed before."""
     packs = {digest_of(info.name): info for info in place.store.list("packs/")}
     marked = marked_packs(marks)
-    parts = [part for info in place.store.list("index/") if (part := _part(place, info.name))]
+    parts = listed_again(lambda: [part for info in place.store.list("index/") if (part := _part(place, info.name))])
     place.index_cache.forget_others({part.name for part in parts})
     catalog = Catalog(packs=packs, marked=marked, index=Index(parts))
     for row in catalog.index.pack_rows():

@@ -131,7 +131,9 @@ class PageWriter:
             for reference in self._reader.references(previous):
                 yield decode_page_hunk(bytes(self._reader.blob(reference)))
 
-    def whole(self, read: ReadInto, page_bytes: int, previous: Content | None, advance: Callable[[int], None]) -> Stored:
+    def whole(
+        self, read: ReadInto, page_bytes: int, previous: Content | None, advance: Callable[[int], None]
+    ) -> Stored:
         """Store all that `read` gives; the content is that of the page map."""
         buffer = memoryview(bytearray(HUNK_PAGES * page_bytes))
         old = self._old_hunks(previous)
@@ -168,5 +170,3 @@ class PageWriter:
             self.frames.add(found.birth or b"", found.number >> 16)
             pages.append(found)
         return pages
-
-

@@ -197,5 +197,7 @@ def decode_signed(name: str, content: bytes, kind: Kind, repository: bytes, veri
     if not isinstance(clear, dict):
         raise ObjectDamaged(name, "its clear part is no map")
     if not verify(clear, _signed_message(kind, repository, content[:place]), content[place:]):
-        raise ObjectDamaged(name, "its signature does not hold", hint="someone without the key may have written it; compare with a copy")
+        raise ObjectDamaged(
+            name, "its signature does not hold", hint="someone without the key may have written it; compare with a copy"
+        )
     return Envelope(clear=clear, sealed=parts[1], sections=parts[2])

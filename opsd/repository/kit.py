@@ -54,7 +54,8 @@ def parse_kit(text: str) -> Kit:
     plain = text.upper().translate(_LENIENT)
     if len(plain) != _CHARACTERS or set(plain) - set(_ALPHABET):
         raise KeyRefused(
-            f"a recovery kit has {_CHARACTERS} letters and digits; these are {len(plain)}", hint="type all twelve groups of four"
+            f"a recovery kit has {_CHARACTERS} letters and digits; these are {len(plain)}",
+            hint="type all twelve groups of four",
         )
     number = 0
     for character in plain:

@@ -8,6 +8,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from opsd.errors import ObjectDamaged
@@ -46,7 +47,7 @@ def folder_parts(names: Sequence[bytes]) -> list[slice]:
             cuts.append(place)
     if cuts[-1] != len(names):
         cuts.append(len(names))
-    return [slice(first, last) for first, last in zip(cuts, cuts[1:], strict=False)]
+    return [slice(first, last) for first, last in pairwise(cuts)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,14 @@ def decode_entry(value: Sequence[Any]) -> Entry:
     name, kind, mode, uid, gid, mtime, size, content, more = value
     if not more:
         return Entry(
-            name=name, type=EntryType(kind), mode=mode, uid=uid, gid=gid, mtime=mtime, size=size, content=as_content(content)
+            name=name,
+            type=EntryType(kind),
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            mtime=mtime,
+            size=size,
+            content=as_content(content),
         )
     extents, device = more.get("extents"), more.get("device")
     return Entry(
@@ -109,7 +117,9 @@ def decode_entry(value: Sequence[Any]) -> Entry:
     )
 
 
-def encode_hunk(users: Mapping[int, bytes], groups: Mapping[int, bytes], folders: Sequence[tuple[bytes, Sequence[Any]]]) -> bytes:
+def encode_hunk(
+    users: Mapping[int, bytes], groups: Mapping[int, bytes], folders: Sequence[tuple[bytes, Sequence[Any]]]
+) -> bytes:
     """A hunk's bytes; each folder is its path and its encoded entries."""
     return pack_map(
         {

@@ -6,7 +6,7 @@ that owner's settings count.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from opsd.clock import Clock
 from opsd.errors import KeyMissing, KeyRefused, NewerFormat, NotARepository, ObjectDamaged
@@ -69,7 +69,7 @@ class NewRepository:
     host: str
     passphrase: bytes | None = None
     domains: tuple[str, ...] = ()
-    parameters: Parameters = Parameters()
+    parameters: Parameters = field(default_factory=Parameters)
 
 
 def create(store: Store, new: NewRepository, state: HostState, clock: Clock) -> Created:
@@ -129,7 +129,8 @@ def _first_settings(ring: Keyring, new: NewRepository, clock: Clock) -> Reposito
         created=clock.now(),
         owner=ring.owner_public,
         domains=tuple(
-            Domain(number=number, label=label, keys=(ring.domains[number][0].public(),)) for number, label in _numbered(new)
+            Domain(number=number, label=label, keys=(ring.domains[number][0].public(),))
+            for number, label in _numbered(new)
         ),
         writers=_signers(ring.writer, new.host),
         maintainers=_signers(ring.maintainer, new.host),
@@ -159,7 +160,13 @@ def put_settings(store: Store, settings: RepositorySettings, owner: SigningKey |
 def add_passphrase(store: Store, ring: Keyring, passphrase: bytes, clock: Clock, label: str = "passphrase") -> str:
     """Write a slot that a passphrase opens; returns its name."""
     parameters = {**ARGON2, "salt": os.urandom(16)}
-    clear = {"repository": ring.repository, "label": label, "created": clock.now(), "kind": "passphrase", "argon2": parameters}
+    clear = {
+        "repository": ring.repository,
+        "label": label,
+        "created": clock.now(),
+        "kind": "passphrase",
+        "argon2": parameters,
+    }
     content = encode_slot(clear, argon2_key(passphrase, parameters), encode_secrets(ring, _ALL_ROLES))
     name = name_for(Kind.KEY_SLOT, content)
     store.put(name, content)
@@ -169,7 +176,13 @@ def add_passphrase(store: Store, ring: Keyring, passphrase: bytes, clock: Clock,
 def add_kit(store: Store, ring: Keyring, kit: Kit, clock: Clock) -> str:
     """Write the slot that a recovery kit opens; returns its name."""
     salt = os.urandom(16)
-    clear = {"repository": ring.repository, "label": "recovery kit", "created": clock.now(), "kind": "kit", "salt": salt}
+    clear = {
+        "repository": ring.repository,
+        "label": "recovery kit",
+        "created": clock.now(),
+        "kind": "kit",
+        "salt": salt,
+    }
     content = encode_slot(clear, subkey(salt, b"opsd kit 1" + kit.secret), encode_secrets(ring, _ALL_ROLES))
     name = name_for(Kind.KEY_SLOT, content)
     store.put(name, content)
@@ -202,19 +215,27 @@ def unlock(store: Store, how: Unlock, reporter: Reporter) -> Keyring:
         return _by_kit(found, how.kit)
     if how.recipient:
         rings = (slot.open_as_recipient(how.recipient) for slot in found if slot.kind == "recipient")
-        return _first(rings, "this recipient's key opens no slot of this repository", "add it with 'opsd key add --recipient'")
+        return _first(
+            rings, "this recipient's key opens no slot of this repository", "add it with 'opsd key add --recipient'"
+        )
     if how.passphrase is None:
-        raise KeyMissing("the passphrase is not at hand", hint="set passphrase: or OPSD_PASSPHRASE_FILE, or use the recovery kit")
+        raise KeyMissing(
+            "the passphrase is not at hand", hint="set passphrase: or OPSD_PASSPHRASE_FILE, or use the recovery kit"
+        )
     passphrase = how.passphrase()
     rings = (slot.open(slot.passphrase_key(passphrase)) for slot in found if slot.kind == "passphrase")
-    return _first(rings, "wrong passphrase: it opens no slot of this repository", "try again, or use the recovery kit (--kit)")
+    return _first(
+        rings, "wrong passphrase: it opens no slot of this repository", "try again, or use the recovery kit (--kit)"
+    )
 
 
 def _by_kit(found: Sequence[Slot], kit: Kit) -> Keyring:
     rings = (slot.open(slot.kit_key(kit.secret)) for slot in found if slot.kind == "kit")
     ring = _first(rings, "this recovery kit opens no slot of this repository", "it may belong to another repository")
     if binding_of(ring.repository, ring.owner_public) != kit.binding:
-        raise KeyRefused("this recovery kit belongs to another repository", hint="look for the kit printed with this one")
+        raise KeyRefused(
+            "this recovery kit belongs to another repository", hint="look for the kit printed with this one"
+        )
     return ring
 
 
@@ -278,7 +299,9 @@ def enrol(
         )
     writer, maintainer = SigningKey.generate(), SigningKey.generate()
     grown = replace(ring, writer=writer, maintainer=maintainer)
-    settings = settings.with_signers(Signer(key=writer.public(), label=host), Signer(key=maintainer.public(), label=host))
+    settings = settings.with_signers(
+        Signer(key=writer.public(), label=host), Signer(key=maintainer.public(), label=host)
+    )
     state.write_keys(grown)
     put_settings(store, settings, ring.owner)
     state.remember(ring.repository, Memory(settings=settings.number))

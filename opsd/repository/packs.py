@@ -194,7 +194,9 @@ def find_footer(store: Store, name: str, size: int) -> FooterPlace:
     return FooterPlace(size=size, length=length)
 
 
-def read_footer(store: Store, name: str, place: FooterPlace, repository: bytes, index_key: bytes) -> tuple[FrameRow, ...]:
+def read_footer(
+    store: Store, name: str, place: FooterPlace, repository: bytes, index_key: bytes
+) -> tuple[FrameRow, ...]:
     """The frames of a stored pack.
 
     Raises:
@@ -224,7 +226,7 @@ class PackSpool:
 
     def _write(self, content: bytes | memoryview) -> None:
         view = memoryview(content)
-        while len(view):
+        while view:
             view = view[self._file.write(view) :]
         self._hash.update(content)
         self.size += len(content)

@@ -274,7 +274,7 @@ class _Window:
         return False
 
     def pieces(self) -> Iterator[tuple[int, memoryview]]:
-        """This entry's bytes."""
+        """Bytes of the entry that is being read."""
         while True:
             if not self._queue:
                 self._fill()

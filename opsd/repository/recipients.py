@@ -73,7 +73,9 @@ def _read(path: Path, *kinds: str) -> Mapping[str, Any]:
     except (UnicodeDecodeError, ValueError):
         value = None
     if not isinstance(value, dict) or value.get("opsd") not in kinds:
-        raise KeyRefused(f"{path} holds no {kinds[0]}", hint="'opsd key generate FILE' makes FILE (secret) and FILE.pub (public)")
+        raise KeyRefused(
+            f"{path} holds no {kinds[0]}", hint="'opsd key generate FILE' makes FILE (secret) and FILE.pub (public)"
+        )
     return value
 
 

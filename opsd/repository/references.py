@@ -97,8 +97,7 @@ class FrameSet:
 
     def add_all(self, other: "FrameSet") -> None:
         """Add all frames of another set."""
-        for birth, bitmap in other._bitmaps.items():
-            self._bitmaps[birth] = self._bitmaps.get(birth, 0) | bitmap
+        self.add_records(other.encode())
 
     def encode(self, births: Iterable[bytes] | None = None) -> bytes:
         """Records in order of birth id, so in order of time; for some births or all."""

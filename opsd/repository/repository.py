@@ -12,13 +12,14 @@ from opsd.errors import IntegrityError, ObjectDamaged, ObjectNotFound, SnapshotU
 from opsd.events import Reporter, Warning
 from opsd.model import SnapshotSummary
 from opsd.repository.catalog import Catalog, Place, load_catalog, marked_snapshots
+from opsd.repository.format import digest_of
 from opsd.repository.index import IndexCache
 from opsd.repository.keys import Keyring
 from opsd.repository.local import HostState, Memory
 from opsd.repository.manifest import Manifest, decode_manifest
 from opsd.repository.opening import Unlock, enrol, load_settings, repository_id, unlock
 from opsd.repository.reader import SnapshotReader
-from opsd.repository.runs import Mark
+from opsd.repository.runs import Mark, Note, holds_in_force
 from opsd.repository.settings import RepositorySettings
 from opsd.storage.protocol import ObjectInfo, Store
 
@@ -42,7 +43,9 @@ class Repository:
         self.around = around
 
     @classmethod
-    def open(cls, store: Store, around: Surroundings, how: Unlock, *, reader: bool = False, writer: bool = False) -> "Repository":
+    def open(
+        cls, store: Store, around: Surroundings, how: Unlock, *, reader: bool = False, writer: bool = False
+    ) -> "Repository":
         """Open with this host's keys, or by `how` where those do not suffice; `reader` and `writer` say what is needed.
 
         Raises:
@@ -67,7 +70,7 @@ class Repository:
 
     @property
     def cache(self) -> Path:
-        """This repository's folder of what is disposable."""
+        """Where what is disposable of it is kept."""
         return self.around.cache / self.place.ring.repository.hex()
 
     def spool(self) -> Path:
@@ -112,7 +115,7 @@ class Repository:
 
     def snapshots(self, *, marked: bool = False) -> list[SnapshotSummary]:
         """Every snapshot, oldest first by its start; those that prune has marked only if asked for."""
-        doomed = marked_snapshots(self.marks())
+        doomed = self.doomed()
         broken = self._broken_runs()
         found = [
             replace(
@@ -122,7 +125,26 @@ class Repository:
             )
             for manifest in self.manifests()
         ]
-        return sorted((each for each in found if marked or not each.marked), key=lambda each: (each.started, each.sequence, each.id))
+        return sorted(
+            (each for each in found if marked or not each.marked),
+            key=lambda each: (each.started, each.sequence, each.id),
+        )
+
+    def doomed(self) -> frozenset[str]:
+        """Names of snapshots that prune has marked and that no hold brings back."""
+        named = marked_snapshots(self.marks())
+        held = holds_in_force(self._notes(), self.around.clock.now()) if named else {}
+        return frozenset(name for name in named if digest_of(name) not in held)
+
+    def _notes(self) -> Iterator[Note]:
+        """Notes that can be read; a damaged one is told."""
+        for info in self.place.store.list("notes/"):
+            try:
+                yield self.place.signed.decode_note(info.name, self.place.store.read(info.name))
+            except ObjectDamaged as error:
+                self._tell(error)
+            except ObjectNotFound:
+                continue
 
     def _broken_runs(self) -> frozenset[bytes]:
         """Runs that ended otherwise than by their manifest: failed, or ended by another while they went on.
@@ -155,14 +177,23 @@ class Repository:
         for each in reversed(whole or known):
             return self.manifest(ObjectInfo(name=each.name, size=0, modified=each.received))
         when = "" if before is None else " that old"
-        raise SnapshotUnknown(f"the repository holds no snapshot{when}", hint="'opsd snapshots' lists what is there; 'opsd backup' makes one")
+        raise SnapshotUnknown(
+            f"the repository holds no snapshot{when}",
+            hint="'opsd snapshots' lists what is there; 'opsd backup' makes one",
+        )
 
     def _by_prefix(self, text: str) -> Manifest:
-        infos = [info for info in self.place.store.list("snapshots/") if info.name.rpartition("-")[2].startswith(text.lower())]
+        infos = [
+            info
+            for info in self.place.store.list("snapshots/")
+            if info.name.rpartition("-")[2].startswith(text.lower())
+        ]
         if len(infos) == 1:
             return self.manifest(infos[0])
         if not infos:
-            raise SnapshotUnknown(f"no snapshot {text}", hint="'opsd snapshots' lists them; 'latest' is the newest complete one")
+            raise SnapshotUnknown(
+                f"no snapshot {text}", hint="'opsd snapshots' lists them; 'latest' is the newest complete one"
+            )
         ids = ", ".join(sorted(info.name.rpartition("-")[2][:12] for info in infos)[:5])
         raise SnapshotUnknown(f"{len(infos)} snapshots begin with {text}: {ids}", hint="give more characters")
 
@@ -185,7 +216,8 @@ class Repository:
             return
         if any(info.name.endswith(memory.head) for info in self.place.store.list("snapshots/")):
             return
-        dropped = {number for note in self.place.notes() for _, number in note.sequences}
+        own = self.place.ring.writer.public().id if self.place.ring.writer else None
+        dropped = {number for note in self.place.notes() for writer, number in note.sequences if own in (None, writer)}
         if memory.sequence not in dropped:
             raise IntegrityError(
                 f"snapshot {memory.head[:8]}, the newest of this host, is gone and no prune dropped it",

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from opsd.clock import SECOND
 from opsd.errors import IntegrityError, KeyMissing, ObjectDamaged, ObjectNotFound
@@ -60,10 +60,12 @@ class Run:
     def _writer_key(self) -> SigningKey:
         key = self.place.ring.writer
         if key is None:
-            raise KeyMissing("the writer's key is not on this machine", hint="give the passphrase once, so that this host can enrol")
+            raise KeyMissing(
+                "the writer's key is not on this machine", hint="give the passphrase once, so that this host can enrol"
+            )
         return key
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> Self:
         try:
             self._begin()
         except BaseException:
@@ -82,9 +84,11 @@ class Run:
         stem = self.repository.spool() / self.id.hex()
         self.blobs = self._exit.enter_context(BlobWriter(self.place, self.catalog, stem, self._clock))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            if not self._ended and (kind is None or issubclass(kind, Exception)):
+            if not self._ended and (kind is None or issubclass(kind, (Exception, KeyboardInterrupt))):
                 self._say("failed")
         except Exception as second:
             if error is None:
@@ -130,7 +134,9 @@ class Run:
         """The newest snapshot of this host in which that source did not fail."""
         for manifest in sorted(self.manifests, key=lambda each: -each.summary.started):
             summary = manifest.summary
-            if summary.host == host and any(each.label == label and each.outcome != "failed" for each in summary.sources):
+            if summary.host == host and any(
+                each.label == label and each.outcome != "failed" for each in summary.sources
+            ):
                 return manifest
         return None
 
@@ -217,13 +223,19 @@ class Run:
         return tuple(bytes.fromhex(each.summary.id) for each in mine[-_SEEN:])
 
     def _prove_if_ended(self, frames: FrameSet) -> None:
-        """If another has ended this run, list marks and then packs, and fail if one that is needed is missing or marked."""
-        if not any(event.run == self.id and event.event in ("ended", "failed") for event in self._events()):
+        """If another has ended this run, list marks and then packs, and fail if anything it relied on is missing or marked.
+
+        Where not even its beginning is listed, its end was forgotten too.
+        """
+        mine = {event.event for event in self._events() if event.run == self.id}
+        if "begun" in mine and not mine & {"ended", "failed"}:
             return
         marked = marked_packs(self.repository.marks())
         listed = {digest_of(info.name) for info in self.place.store.list("packs/")} - marked
+        usable = self.catalog.usable()
         for birth in frames.births():
-            if not any(row.digest in listed for row in self.catalog.objects.get(birth, ())):
+            relied = {row.digest for row in self.catalog.objects.get(birth, ())} & usable
+            if not relied or relied - listed:
                 raise IntegrityError(
                     "this run was ended by another while it went on, and what it relied on was removed",
                     hint="nothing older is touched; run 'opsd backup' again",

@@ -3,7 +3,7 @@
 Promise: writers never wait for each other; what a run or a prune must know of others stands in these. docs/format.md, Runs, marks, notes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,8 +32,10 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """What prune means to remove (`mark`), the open runs it saw after that (`open_runs`), an announced `sweep`, or a
-    `damaged` pack. `snapshots` are object names, `packs` SHA-256s, `runs` run ids."""
+    """What prune means to remove (`mark`), the open runs it saw after that, an announced `sweep`, or a `damaged` pack.
+
+    `snapshots` are object names, `packs` SHA-256s, `runs` run ids.
+    """
 
     name: str = ""
     mark: bytes
@@ -79,12 +81,16 @@ class Signed:
     def _verify(self, identity: str) -> "Any":
         def verify(clear: Map, message: bytes, signature: bytes) -> bool:
             key = self.settings.signer(bytes(clear.get(identity, b"")))
-            return key is not None and clear.get("repository") == self.ring.repository and key.verify(message, signature)
+            return (
+                key is not None and clear.get("repository") == self.ring.repository and key.verify(message, signature)
+            )
 
         return verify
 
     def _encode(self, kind: Kind, clear: Map, sealed: Map | None, key: SigningKey) -> bytes:
-        content = b"" if sealed is None else box(self.ring.index(), KIND_NAMES[kind], self.ring.repository, pack_map(sealed))
+        content = (
+            b"" if sealed is None else box(self.ring.index(), KIND_NAMES[kind], self.ring.repository, pack_map(sealed))
+        )
         envelope = Envelope(clear=clear, sealed=content, sections=b"")
         return encode_signed(kind, envelope, self.ring.repository, key.sign)
 
@@ -206,3 +212,14 @@ def open_runs(events: Sequence[RunEvent], ended: set[bytes]) -> dict[bytes, RunE
         if event.run not in closed:
             last[event.run] = event
     return last
+
+
+def holds_in_force(notes: Iterable[Note], now: int) -> dict[bytes, Note]:
+    """The hold of each snapshot (by SHA-256) that is held at `now` (ns UTC): the last word counts."""
+    last: dict[bytes, Note] = {}
+    for note in sorted(notes, key=lambda each: (each.time, each.name)):
+        if note.event in ("hold", "release"):
+            last[note.snapshot] = note
+    return {
+        key: note for key, note in last.items() if note.event == "hold" and (note.until is None or note.until > now)
+    }

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
-from typing import Final
+from typing import Final, Self
 
 from opsd.clock import Clock
 from opsd.errors import OpsdError, StorageError, StoreFull
+from opsd.model import Content
 from opsd.repository.allocation import share_one_heap
 from opsd.repository.catalog import Catalog, Place
 from opsd.repository.frames import BlobPlace, FrameKeys, FrameKind, FrameRow, sealed_frame
@@ -22,7 +23,6 @@ from opsd.repository.keys import INDEX_DOMAIN, session_info
 from opsd.repository.packs import PackSpool, SealedSession, StoredPack, new_birth
 from opsd.repository.references import CONTENT_LIMIT, REFERENCE_BYTES, encode_reference
 from opsd.repository.seal import keyed_hash
-from opsd.model import Content
 from opsd.storage.protocol import ObjectInfo
 
 _OPEN_PACKS: Final = 2
@@ -118,12 +118,16 @@ class BlobWriter:
         for domain in self._place.settings.domains:
             secret = os.urandom(32)
             key = domain.keys[-1]
-            session = SealedSession(domain.number, key.id, key.seal(secret, session_info(ring.repository, domain.number)))
-            domains[domain.number] = DomainWriter(FrameKeys.of(ring, domain.number, secret), len(self._sessions), session)
+            session = SealedSession(
+                domain.number, key.id, key.seal(secret, session_info(ring.repository, domain.number))
+            )
+            domains[domain.number] = DomainWriter(
+                FrameKeys.of(ring, domain.number, secret), len(self._sessions), session
+            )
             self._sessions.append(session)
         return domains
 
-    def __enter__(self) -> "BlobWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -160,7 +164,9 @@ class BlobWriter:
         """Store a piece of any length that is read as one, such as a listing's hunk; returns its content."""
         view = memoryview(content)
         step = self._parameters.cut_max
-        return self.content(domain, b"".join(self.add(domain, view[at : at + step], group) for at in range(0, len(view), step)))
+        return self.content(
+            domain, b"".join(self.add(domain, view[at : at + step], group) for at in range(0, len(view), step))
+        )
 
     def content(self, domain: DomainWriter, references: bytes) -> Content:
         """A content of these references, through list blobs where there are over 1,000."""
@@ -203,7 +209,9 @@ class BlobWriter:
     def _open_pack(self) -> _OpenPack:
         while len(self._packs) < _OPEN_PACKS:
             birth = new_birth(self._clock.now())
-            self._packs.append(_OpenPack(PackSpool(self._stem.with_name(f"{self._stem.name}-{birth.hex()}"), birth, self._sessions)))
+            self._packs.append(
+                _OpenPack(PackSpool(self._stem.with_name(f"{self._stem.name}-{birth.hex()}"), birth, self._sessions))
+            )
         seat = random.randrange(_OPEN_PACKS)  # noqa: S311 - hides sizes from a watcher of the store; no key depends on it
         pack = self._packs[seat]
         if pack.spool.size >= self._parameters.pack_bytes or pack.frames >= 0xFFFF:
@@ -224,7 +232,16 @@ class BlobWriter:
             method, stored = sealed_frame(draft.keys, draft.kind, ids, memoryview(draft.buffer)[: draft.length])
             pack = draft.pack
             row = FrameRow(
-                pack.spool.birth, draft.number, draft.kind, method, draft.keys.domain, draft.seat, 0, 0, draft.length, tuple(draft.places)
+                pack.spool.birth,
+                draft.number,
+                draft.kind,
+                method,
+                draft.keys.domain,
+                draft.seat,
+                0,
+                0,
+                draft.length,
+                tuple(draft.places),
             )
             with pack.lock:
                 pack.spool.append(row, stored)

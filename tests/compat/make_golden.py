@@ -51,7 +51,9 @@ def main(target: Path) -> None:
         clock.advance(DAY)
         (root / "d" / "f3").write_bytes(b"changed")
         world.backup(files(root, page_map=("*.img",)))
-        (target / f"format-{FORMAT}.json").write_text(json.dumps(expected(world, root), indent=1, sort_keys=True) + "\n")
+        (target / f"format-{FORMAT}.json").write_text(
+            json.dumps(expected(world, root), indent=1, sort_keys=True) + "\n"
+        )
         with tarfile.open(target / f"format-{FORMAT}.tar.xz", "w:xz") as tar:
             for path in sorted((folder / "repository").rglob("*")):
                 if path.is_file():

@@ -39,11 +39,17 @@ def test_no_format_is_without_a_golden_repository() -> None:
 
 
 @pytest.mark.parametrize("way", ["passphrase", "kit"])
-def test_every_snapshot_restores_with_no_state_at_all(golden: tuple[Path, dict[str, Any]], tmp_path: Path, way: str) -> None:
+def test_every_snapshot_restores_with_no_state_at_all(
+    golden: tuple[Path, dict[str, Any]], tmp_path: Path, way: str
+) -> None:
     folder, wanted = golden
-    how = Unlock(kit=parse_kit(wanted["kit"])) if way == "kit" else Unlock(passphrase=lambda: wanted["passphrase"].encode())
+    how = Unlock(kit=parse_kit(wanted["kit"])) if way == "kit" else Unlock(passphrase=wanted["passphrase"].encode)
     around = Surroundings(
-        state=HostState(tmp_path / "state"), cache=tmp_path / "cache", clock=SystemClock(), reporter=Recorder(), host="other"
+        state=HostState(tmp_path / "state"),
+        cache=tmp_path / "cache",
+        clock=SystemClock(),
+        reporter=Recorder(),
+        host="other",
     )
     with FolderStore(folder) as store:
         repository = Repository.open(store, around, how, reader=True)

@@ -82,6 +82,7 @@ def test_files_come_back_raw_compressed_empty_and_in_depth(vector: Vector, run: 
                     entry(b"deep", 1, [1, b"".join(deep)], size=7),
                     entry(b"empty", 1, b""),
                     entry(b"large", 1, compressed[0], size=100_000),
+                    entry(b"link", 3, target=b"raw", mode=0o777),
                     entry(b"raw", 1, b"".join(raw), size=7, mode=0o4755 if os.geteuid() == 0 else 0o755),
                 ],
             ),
@@ -187,8 +188,8 @@ def test_a_damaged_blob_costs_its_file_only(vector: Vector, run: Run, tmp_path: 
     pack.write_bytes(content)
     done = run("restore", "latest", tmp_path / "out")
     assert done.returncode == 4
-    assert "files/bad: damaged" in done.stderr
-    assert sorted(os.listdir(tmp_path / "out/files")) == ["good"]
+    assert "files/bad: damaged: no pack holds" in done.stderr
+    assert sorted(os.listdir(tmp_path / "out/files")) == ["bad.part", "good"]
 
 
 def test_a_second_copy_of_a_blob_is_taken_where_the_first_is_damaged(vector: Vector, run: Run, tmp_path: Path) -> None:
@@ -242,13 +243,66 @@ def test_what_a_stranger_signed_does_not_count(vector: Vector, run: Run) -> None
     assert forged[:16] not in done.stdout
 
 
+@pytest.mark.parametrize("place", [-3373, -1])
+def test_one_of_the_two_signatures_alone_does_not_do(vector: Vector, run: Run, place: int) -> None:
+    vector.snapshot({"files": b""})
+    path = next(vector.folder.glob("snapshots/*"))
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.unlink()
+    vector.put("snapshots/20261124T040000.000000000Z-", bytes(content))
+    done = run("list")
+    assert (done.returncode, done.stdout) == (4, "")
+
+
+def test_a_blob_that_is_not_what_its_id_says_is_refused(vector: Vector, run: Run, tmp_path: Path) -> None:
+    ((reference,),) = vector.pack(Frame(blobs=[b"fake"], claimed=[b"true"]), birth="fake")
+    store(vector, [(b"/", [entry(b"file", 1, reference, size=4)])])
+    assert run("restore", "latest", tmp_path / "out").returncode == 4
+    assert not (tmp_path / "out/files/file").exists()
+
+
 def test_an_object_under_another_name_does_not_count(vector: Vector, run: Run) -> None:
     name = vector.snapshot({"files": b""})
     path = next(vector.folder.glob("snapshots/*"))
     path.rename(path.with_name(path.name[:-64] + name[::-1]))
     done = run("list")
     assert done.returncode == 4
-    assert "do not match its name" in done.stderr
+    assert "does not match its name" in done.stderr
+
+
+def test_a_pack_without_a_readable_footer_is_named_and_the_rest_comes_back(
+    vector: Vector, run: Run, tmp_path: Path
+) -> None:
+    ((good,),) = vector.pack(Frame(blobs=[b"good"]), birth="good")
+    store(vector, [(b"/", [entry(b"good", 1, good, size=4)])])
+    cut = vector.folder / "packs/ff" / ("f" * 64)
+    cut.parent.mkdir(exist_ok=True)
+    cut.write_bytes(b"OPSD\x04\x01\x01\x00" + bytes(100))
+    done = run("restore", "latest", tmp_path / "out")
+    assert done.returncode == 4
+    assert cut.name in done.stderr
+    assert (tmp_path / "out/files/good").read_bytes() == b"good"
+
+
+def test_a_damaged_listing_costs_its_source_only(vector: Vector, run: Run, tmp_path: Path) -> None:
+    ((good,),) = vector.pack(Frame(blobs=[b"good"]), birth="good")
+    ((listing,),) = vector.pack(Frame(blobs=[hunk((b"/", [entry(b"file", 1, good, size=4)]))]), birth="listing")
+    ((root,),) = vector.pack(Frame(blobs=[packed([[b"/", b"file", listing, 1, 1, 4]])]), birth="root")
+    vector.snapshot({"lost": bytes(56), "kept": root})
+    done = run("restore", "latest", tmp_path / "out")
+    assert done.returncode == 4
+    assert "source lost: damaged" in done.stderr
+    assert (tmp_path / "out/kept/file").read_bytes() == b"good"
+
+
+def test_snapshots_of_a_writer_who_is_named_no_longer_still_open(vector: Vector, run: Run) -> None:
+    snapshot = vector.snapshot({"files": b""})
+    vector.number = 2
+    vector.settings([Signer(name="another")])
+    done = run("list")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert snapshot[:16] in done.stdout
 
 
 def test_a_newer_format_is_told(vector: Vector, run: Run) -> None:
@@ -293,7 +347,7 @@ values = st.recursive(
 
 @given(values)
 def test_every_messagepack_value_is_read(value: Any) -> None:
-    assert rescue.decode(msgpack.packb(value)) == value
+    assert rescue.Cursor(msgpack.packb(value)).only() == value
 
 
 @pytest.mark.parametrize(
@@ -302,4 +356,4 @@ def test_every_messagepack_value_is_read(value: Any) -> None:
 )
 def test_messagepack_that_is_cut_doubled_or_extended_is_refused(content: bytes) -> None:
     with pytest.raises(rescue.DAMAGE):
-        rescue.decode(content)
+        rescue.Cursor(content).only()

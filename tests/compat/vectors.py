@@ -201,7 +201,7 @@ class Vector:
         footer, references = struct.pack("<I", len(frames)), []
         for number, frame in enumerate(frames):
             root, domain = (self.id_key if frame.domain else self.index_key), struct.pack("<I", frame.domain)
-            ids = [keyed_blake3(hmac(root, b"opsd blob id 1" + domain), blob) for blob in frame.blobs]
+            ids = [keyed_blake3(hmac(root, b"opsd blob id 1" + domain), blob) for blob in frame.claimed or frame.blobs]
             frame_id = keyed_blake3(hmac(root, b"opsd frame id 1" + domain), b"".join(ids))
             base, plain = (session_key if frame.domain else self.index_key), b"".join(frame.blobs)
             body = zstandard.compress(plain) if frame.method else plain
@@ -260,9 +260,10 @@ class Vector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """Blobs to store together; kind 1 blobs, 2 pages; method 0 raw, 1 zstd."""
+    """Blobs to store together; kind 1 blobs, 2 pages; method 0 raw, 1 zstd. `claimed`: the blobs whose ids are written instead."""
 
     blobs: list[bytes]
+    claimed: list[bytes] | None = None
     kind: int = 1
     method: int = 0
     domain: int = 1

@@ -24,7 +24,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("flips")
     clock = FixedClock(START)
     world = World.new(folder / "world", clock=clock)
-    tree = make_tree(folder / "tree", {f"f{number}": random.Random(number).randbytes(3000 * number) for number in range(20)})
+    tree = make_tree(
+        folder / "tree", {f"f{number}": random.Random(number).randbytes(3000 * number) for number in range(20)}
+    )
     world.backup(files(tree))
     clock.advance(DAY)
     (tree / "f3").write_bytes(b"changed")
@@ -66,7 +68,9 @@ def test_check_names_every_flipped_object_and_reading_never_lies(world: World, t
         for place in places(info.size):
             tried += 1
             copy = flipped(world, info.name, place, tmp_path / str(tried))
-            opened = Repository(as_reader(world, world).place, replace(world.surroundings(), cache=tmp_path / str(tried)))
+            opened = Repository(
+                as_reader(world, world).place, replace(world.surroundings(), cache=tmp_path / str(tried))
+            )
             opened.place = replace(opened.place, store=copy.store)
             problems = Check(opened, CheckOptions(share=1.0)).run().problems
             assert any(info.name in problem.object for problem in problems), (info.name, place, problems)

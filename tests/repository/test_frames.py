@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsd.repository.frames import BlobPlace, FrameDamaged, FrameKeys, FrameKind, FrameRow, Method, open_frame, sealed_frame
+from opsd.repository.frames import (
+    BlobPlace,
+    FrameDamaged,
+    FrameKeys,
+    FrameKind,
+    FrameRow,
+    Method,
+    open_frame,
+    sealed_frame,
+)
 from opsd.repository.keys import Keyring
 from opsd.repository.seal import keyed_hash
 from opsd.repository.signing import SigningKey
@@ -36,7 +45,7 @@ def test_what_compresses_is_compressed_and_noise_is_not() -> None:
     row, stored = sealed([b"again and again " * 1000])
     assert row.method == Method.ZSTD
     assert len(stored) < 1000
-    noise, _ = sealed([bytes(keyed_hash(b"k" * 32, bytes([number])) [0] for number in range(200))])
+    noise, _ = sealed([bytes(keyed_hash(b"k" * 32, bytes([number]))[0] for number in range(200))])
     assert noise.method == Method.RAW
 
 
@@ -58,7 +67,9 @@ def test_any_flipped_bit_is_refused(data: st.DataObject) -> None:
         open_frame(KEYS, row, memoryview(bad))
 
 
-@pytest.mark.parametrize("change", [{"plain_length": 3}, {"plain_length": 1 << 40}, {"method": 0}, {"kind": 2}, {"stored_length": 7}])
+@pytest.mark.parametrize(
+    "change", [{"plain_length": 3}, {"plain_length": 1 << 40}, {"method": 0}, {"kind": 2}, {"stored_length": 7}]
+)
 def test_a_row_that_says_otherwise_is_refused(change: dict[str, int]) -> None:
     row, stored = sealed([b"some text " * 30])
     with pytest.raises(FrameDamaged):

@@ -33,7 +33,11 @@ def part(entries: list[IndexEntry], packs: int = 3, name: str = "index/x") -> In
     return IndexPart(name, index_table(rows(packs), entries))
 
 
-@given(st.dictionaries(st.binary(min_size=16, max_size=16), st.tuples(st.integers(0, 2), st.integers(0, 2**32 - 1)), max_size=300))
+@given(
+    st.dictionaries(
+        st.binary(min_size=16, max_size=16), st.tuples(st.integers(0, 2), st.integers(0, 2**32 - 1)), max_size=300
+    )
+)
 def test_every_entry_is_found_and_nothing_else(entries: dict[bytes, tuple[int, int]]) -> None:
     index = Index([part([IndexEntry(prefix, row, number) for prefix, (row, number) in entries.items()])])
     for prefix, (row, number) in entries.items():

@@ -40,7 +40,9 @@ entries = st.builds(
 
 @given(st.lists(st.tuples(names.map(lambda name: b"/" + name), st.lists(entries, max_size=5)), max_size=4))
 def test_a_hunk_comes_apart_to_what_was_put_in(folders: list[tuple[bytes, list[Entry]]]) -> None:
-    content = encode_hunk({0: b"root"}, {5: b"five"}, [(path, [encode_entry(each) for each in found]) for path, found in folders])
+    content = encode_hunk(
+        {0: b"root"}, {5: b"five"}, [(path, [encode_entry(each) for each in found]) for path, found in folders]
+    )
     decoded = list(decode_hunk(content))
     assert [(folder.path, list(folder.entries)) for folder in decoded] == folders
     assert all(folder.users == {0: b"root"} and folder.groups == {5: b"five"} for folder in decoded)

@@ -2,6 +2,7 @@
 
 import os
 import random
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,8 @@ import pytest
 from opsd.clock import FixedClock
 from opsd.model import Outcome
 from opsd.retention.policy import Rules
+from opsd.retention.prune import Prune, PruneOptions
 from tests.support.engine import World, files, make_tree
-
-SEED = random.Random(1)
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -178,8 +178,6 @@ def test_a_vanished_root_fails_its_source_and_not_the_other(tmp_path: Path, tree
 
 def test_a_marked_snapshot_is_no_ground_for_reuse(tmp_path: Path, tree: Path) -> None:
     """The cache says which blobs a file had, never that they are still stored."""
-    from opsd.retention.prune import Prune, PruneOptions
-    from datetime import UTC
 
     clock = FixedClock(2_000_000_000_000_000_000)
     world = World.new(tmp_path / "world", clock=clock)

@@ -56,4 +56,6 @@ def test_what_is_sealed_opens_again(vectors: dict[str, str]) -> None:
 
 
 def test_a_kit_is_read_as_people_type(vectors: dict[str, str]) -> None:
-    assert parse_kit(vectors["kit"].lower().replace("-", " ").replace("0", "o").replace("1", "l")).secret == bytes(range(16))
+    assert parse_kit(vectors["kit"].lower().replace("-", " ").replace("0", "o").replace("1", "l")).secret == bytes(
+        range(16)
+    )

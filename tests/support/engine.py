@@ -1,6 +1,7 @@
 """A repository to try things on: a store, a host's state and a clock, with backup and restore in one call each."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +49,13 @@ class World:
 
     @classmethod
     def new(
-        cls, folder: Path, *, store: Store | None = None, clock: Clock | None = None, parameters: Parameters = SMALL, passphrase: bytes | None = None
+        cls,
+        folder: Path,
+        *,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        parameters: Parameters = SMALL,
+        passphrase: bytes | None = None,
     ) -> "World":
         """A new repository, by default in memory and with a clock that stands still."""
         clock = clock or FixedClock(START)
@@ -104,7 +111,10 @@ class World:
         found: dict[str, bytes] = {}
         for tree in reader.trees():
             entries = [
-                (f"{tree.label}:{(folder.path.rstrip(b'/') + b'/' + entry.name).decode('utf-8', 'surrogateescape')}", entry)
+                (
+                    f"{tree.label}:{(folder.path.rstrip(b'/') + b'/' + entry.name).decode('utf-8', 'surrogateescape')}",
+                    entry,
+                )
                 for folder in reader.folders(tree)
                 for entry in folder.entries
                 if entry.type is EntryType.FILE
@@ -134,7 +144,7 @@ def files(root: Path, label: str = "files", **options: object) -> Planned:
     chosen = FilesSource(paths=(str(root),), **options)  # type: ignore[arg-type]
 
     def work(job: Job) -> Result:
-        return TreeBackup(job, FileTree(job.label, chosen, job.reporter), chosen, lambda *_: None).back_up()
+        return TreeBackup(job, FileTree(job.label, chosen, job.reporter), chosen, lambda *_: nullcontext()).back_up()
 
     return Planned(label=label, kind="files", work=work)
 
