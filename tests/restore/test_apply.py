@@ -14,7 +14,7 @@ import pytest
 
 from opsd.errors import IntegrityError, RestoreError, StoreUnavailable, TryLater
 from opsd.events import Recorder
-from opsd.model import Entry, EntryType
+from opsd.model import Entry, EntryType, Folder, SourceTree
 from opsd.restore import beneath
 from opsd.restore.apply import apply, plan_restore
 from opsd.restore.protocol import Pieces
@@ -406,7 +406,7 @@ class TestDamage:
 
     def test_a_listing_that_breaks_off_costs_what_comes_after(self, tmp_path: Path, source: Path) -> None:
         class Broken(MemoryReader):
-            def folders(self, tree, under=b"/"):  # type: ignore[no-untyped-def] # as above
+            def folders(self, tree: SourceTree, under: bytes = b"/") -> Iterator[Folder]:
                 for folder in super().folders(tree, under):
                     if folder.path.endswith(b"subsub"):
                         raise IntegrityError("a listing is damaged")
