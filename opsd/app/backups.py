@@ -5,17 +5,20 @@ some of them or for paths, `safety` for what a restore in place takes first.
 """
 
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsd.app.session import Session, version
+from opsd.app.configuration import shown
+from opsd.app.session import Session
+from opsd.app.version import version
 from opsd.app.workers import Workers
 from opsd.backup.about import About, installed_packages
+from opsd.backup.hooks import Occasion, around, run_pending
 from opsd.backup.snapshot import Backup, Labels, Report
 from opsd.errors import ConfigurationError, UsageError
 from opsd.events import Recorder
-
 from opsd.sources.files import FileTree
 from opsd.sources.options import FilesSource, SourceSettings
 
@@ -75,13 +78,17 @@ def back_up(session: Session, request: BackupRequest) -> Report:
     """
     sources, job = chosen(session, request)
     settings = session.settings
-    workers = Workers(session, own_folders(session), accept_shrink=request.accept_shrink)
-    workers.clear_up()
+    identity = secrets.token_hex(8)
+    workers = Workers(session, identity, job, own_folders(session), accept_shrink=request.accept_shrink)
     labels = Labels(host=settings.host, job=job, zone=settings.timezone, version=version(), tags=request.tags)
-    about = About(configuration=settings.text.encode(), rescue=rescue_script(), packages=installed_packages())
-    planned = [workers.planned(source) for source in sources]
-    with workers.around_run():
-        return Backup(session.open(writer=True), labels, about).run(planned)
+    about = About(configuration=shown(settings).encode(), rescue=rescue_script(), packages=installed_packages())
+    run_pending(settings.state, session.reporter)
+    with around(settings.hooks, Occasion(run=identity, job=job), settings.state, session.reporter) as course:
+        repository = session.open(writer=True)
+        report = Backup(repository, labels, about).run([workers.planned(source) for source in sources])
+        course.outcome = report.outcome
+        course.error = "\n".join(str(error) for error in report.failures.values())
+    return report
 
 
 def own_folders(session: Session) -> frozenset[bytes]:

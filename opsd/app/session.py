@@ -4,7 +4,6 @@ Promise: nothing is opened before it is needed, and all of it is closed at the e
 a state folder: what opens the repository suffices.
 """
 
-import importlib.metadata
 import os
 import socket
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from opsd.clock import Clock, SystemClock
 from opsd.credentials import resolve
@@ -44,14 +44,6 @@ class Access:
     kit_file: str | None = None
     key_file: str | None = None
     ask: Ask | None = None
-
-
-def version() -> str:
-    """This opsd's version."""
-    try:
-        return importlib.metadata.version("opsd")
-    except importlib.metadata.PackageNotFoundError:
-        return "0+unknown"
 
 
 def host_name() -> str:
@@ -99,7 +91,7 @@ class Session:
         self._store: FolderStore | None = None
         self._scratch: Path | None = None
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -6,11 +6,11 @@ Promise: every entry found is in the listing or a counted warning; the cache dec
 import os
 import stat
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from opsd.backup.reading import Database, FileReader, PageMapped, ReadFile, Replaced
+from opsd.backup.images import ImageRefused, Images, ImageTaker, left_out
+from opsd.backup.reading import Database, FileReader, PageMapped, Replaced
 from opsd.backup.work import Job, Result, shown, warn
 from opsd.events import Warning
 from opsd.model import Content, EntryType, RootSummary
@@ -39,8 +39,6 @@ _TYPES: Final = {
 _TICK: Final = 20_000_000
 _COARSE_TICK: Final = 2_000_000_000
 _SECOND: Final = 1_000_000_000
-#: Reads an SQLite database as a consistent image: (real path, lstat, previous page map) → what was stored, or None to read it plainly.
-ImageTaker = Callable[[bytes, os.stat_result, Content | None], ReadFile | None]
 
 
 @dataclass(slots=True)
@@ -86,7 +84,6 @@ class TreeBackup:
     def __init__(self, job: Job, tree: FileTree, options: FilesSource, image: ImageTaker) -> None:
         self._job = job
         self._tree = tree
-        self._image = image
         self._metadata = MetadataReader()
         self._page_map = patterns.compile(options.page_map) if options.page_map else None
         self.result = Result(label=job.label, kind="files", roots=tree.roots)
@@ -95,6 +92,11 @@ class TreeBackup:
         self._writer = ContentWriter(job.blobs, job.domain, job.parameters, self._frames)
         self._pages = PageWriter(job.blobs, job.domain, job.old_blobs(), self._frames)
         self._reader = FileReader(self._writer, self._advance, look_for_sqlite=options.sqlite)
+        plain = FileReader(self._writer, self._advance, look_for_sqlite=False)
+        self._images = Images(
+            take=image, pages=self._pages, plain=plain, advance=self._advance, limit=job.parameters.page_bytes
+        )
+        self._looks_for_sqlite = options.sqlite
         self._links: dict[tuple[int, int], list[Any]] = {}
         self._totals = {root: [0, 0] for root in tree.roots}
         self._hunks: list[HunkPlace] = []
@@ -138,7 +140,12 @@ class TreeBackup:
         _add_content(result.frames, result.listing)
         mounts = self._tree.mounts()
         result.totals = tuple(
-            RootSummary(key=page_map_key(job.run.place.ring.index(), job.label, root), files=files, bytes=size, mount=mounts[root])
+            RootSummary(
+                key=page_map_key(job.run.place.ring.index(), job.label, root),
+                files=files,
+                bytes=size,
+                mount=mounts[root],
+            )
             for root, (files, size) in sorted(self._totals.items())
         )
 
@@ -239,7 +246,10 @@ class TreeBackup:
         encoded = []
         began = self._job.clock.now()
         companions = _companions(part.entries)
+        beside_databases = left_out(part.folder.real, part.entries) if self._looks_for_sqlite else frozenset[bytes]()
         for name, found in part.entries:
+            if name in beside_databases:
+                continue
             identity = self._job.hash(status_bytes(found) + name + companions.get(name, b""))
             value = known.get(identity)
             if value is None or not self._still_stored(value):
@@ -270,7 +280,8 @@ class TreeBackup:
             return False
         known = self._job.blobs.known
         return all(
-            known(content[at : at + 32]) == content[at + 36 : at + REFERENCE_BYTES] for at in range(0, len(content), REFERENCE_BYTES)
+            known(content[at : at + 32]) == content[at + 36 : at + REFERENCE_BYTES]
+            for at in range(0, len(content), REFERENCE_BYTES)
         )
 
     def _count_frames(self, hunk: _Hunk, value: list[Any]) -> None:
@@ -318,6 +329,9 @@ class TreeBackup:
         except Replaced:
             self._skip(path, "it was replaced by another file while the folder was read")
             return None
+        except ImageRefused as error:
+            self._warn(path, f"it is not in this snapshot: {error.problem}", error.hint)
+            return None
         except OSError as error:
             self._skip(path, f"it can't be read: {(error.strerror or str(error)).lower()}")
             return None
@@ -336,12 +350,16 @@ class TreeBackup:
             pages = PageMapped(self._pages, self._job.parameters.page_bytes, previous) if mapped else None
             read = self._reader.read(real, found, pages)
         except Database:
-            read = self._image(real, found, previous) or self._plain.read(real, found, None)
+            read = self._images.read(real, found, previous)
         finally:
             self._writer_frames(whole)
         whole.add_all(own)
         if read.changed:
-            self._warn(path, "it changed while it was read, twice", "it is stored as it was read; freeze it with a snapshot or a hook")
+            self._warn(
+                path,
+                "it changed while it was read, twice",
+                "it is stored as it was read; freeze it with a snapshot or a hook",
+            )
             more["changed"] = True
         if read.extents is not None:
             more["extents"] = [list(extent) for extent in read.extents]
@@ -353,11 +371,6 @@ class TreeBackup:
         if read.pages is not None or not isinstance(read.content, bytes):
             value += [own.encode(), {map_key: read.pages} if read.pages is not None else {}]
         return [*value, not read.changed]
-
-    @property
-    def _plain(self) -> FileReader:
-        """Reads a database that could not be opened as one like any other file."""
-        return FileReader(self._writer, self._advance, look_for_sqlite=False)
 
     def _more(self, path: bytes, extra: Extra | None) -> dict[str, Any]:
         if extra is None:
@@ -377,7 +390,7 @@ class TreeBackup:
     def _skip(self, path: bytes, problem: str) -> None:
         self._warn(path, problem, "it is not in this snapshot")
 
-    def _warn(self, path: bytes, problem: str, hint: str) -> None:
+    def _warn(self, path: bytes, problem: str, hint: str | None) -> None:
         warn(self.result, self._job.reporter, Warning(subject=shown(path), problem=problem, hint=hint))
 
 

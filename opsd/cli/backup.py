@@ -13,7 +13,7 @@ from opsd.cli.options import described, session
 from opsd.cli.output import Column
 from opsd.cli.progress import Listener
 from opsd.cli.snapshots import as_json
-from opsd.errors import OpsdError
+from opsd.errors import OpsdError, TryLater
 from opsd.model import Outcome
 
 _COLUMNS = (
@@ -69,6 +69,8 @@ def command(**given: Any) -> int:
         )
     else:
         _print(report, listener, seconds)
+    if report.failures and all(isinstance(error.__cause__, TryLater) for error in report.failures.values()):
+        return TryLater.exit_code
     return _EXIT[report.outcome]
 
 

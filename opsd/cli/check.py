@@ -1,4 +1,4 @@
-"""`opsd check`: is all that is stored still what it was?"""
+"""`opsd check`: whether all that is stored is still what it was."""
 
 from typing import Any
 

@@ -6,7 +6,6 @@ usage or configuration, 3 done with warnings, 4 integrity, 75 try later; 130 aft
 
 import errno
 import importlib
-import importlib.metadata
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -39,6 +38,7 @@ COMMANDS = {
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
     "config": ("config", "Make, check and show the configuration."),
+    "demo": ("demo", "See the main job done on data of its own."),
 }
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -92,11 +92,8 @@ class Commands(click.Group):
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's callback
     if value and not ctx.resilient_parsing:
-        try:
-            number = importlib.metadata.version("opsd")
-        except importlib.metadata.PackageNotFoundError:
-            number = "0+unknown"
-        click.echo(f"opsd {number}")
+        about = importlib.import_module("opsd.app.version")
+        click.echo(f"opsd {about.version()}")
         ctx.exit()
 
 
@@ -104,7 +101,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None: 
     cls=Commands,
     context_settings=HELP,
     epilog="Example: opsd init && opsd backup && opsd restore latest --to /tmp/back. "
-    "Completion for bash: eval \"$(_OPSD_COMPLETE=bash_source opsd)\" (zsh_source, fish_source likewise).",
+    'Completion for bash: eval "$(_OPSD_COMPLETE=bash_source opsd)" (zsh_source, fish_source likewise).',
 )
 @click.option(
     "-c",
@@ -196,7 +193,7 @@ def _fail(error: OpsdError, *, as_json: bool) -> int:
     if error.hint:
         _say(f"      {error.hint}")
     if as_json:
-        value = {"kind": type(error).__name__, "text": str(error), "hint": error.hint, "exit_code": error.exit_code}
+        value: dict[str, Any] = {"kind": type(error).__name__, "text": str(error), "hint": error.hint, "exit_code": error.exit_code}
         if isinstance(error, ConfigurationError):
             value["mistakes"] = list(error.mistakes)
         click.echo(json.dumps({"error": value}, ensure_ascii=False))

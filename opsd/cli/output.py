@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 
 from opsd import clock
-from opsd.events import Warning  # noqa: A004 - the field's word
+from opsd.events import Warning
 from opsd.model import Entry, EntryType, Outcome
 
 #: Warnings listed for a person; JSON has them all.
@@ -100,7 +100,7 @@ def quoted(path: bytes) -> str:
 
 
 def path_text(path: bytes) -> str:
-    """A path for JSON: bytes that are no UTF-8 become lone surrogates (os.fsencode gives them back), escaped as \\udcxx."""
+    """A path for JSON: bytes that are no UTF-8 become lone surrogates (os.fsencode gives them back), escaped in turn."""
     return os.fsdecode(path)
 
 
@@ -152,7 +152,7 @@ def _row(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -
     parts = []
     for column, width, cell in zip(columns, widths, row, strict=True):
         plain = click.unstyle(cell)
-        shown = cell if len(plain) <= width else "…" + plain[1 - width :]
+        shown = cell if len(plain) <= width else plain[: width - 1] + "…"
         room = " " * (width - min(len(plain), width))
         parts.append(room + shown if column.right else shown + room)
     return "  ".join(parts).rstrip()

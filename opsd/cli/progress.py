@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from opsd.cli import output
-from opsd.events import Warning  # noqa: A004 - the field's word
+from opsd.events import Warning
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -104,7 +104,8 @@ def _print(found: Sequence[SnapshotSummary], zone: tzinfo) -> None:
 def _row(summary: SnapshotSummary, zone: tzinfo) -> tuple[str, ...]:
     ended = outcome_of(summary)
     failed = {source.label for source in summary.sources if source.outcome is Outcome.FAILED}
-    names = ", ".join(each.label + (" failed" if each.label in failed else "") for each in summary.sources)
+    first = sorted(summary.sources, key=lambda each: each.label not in failed)
+    names = ", ".join(each.label + (" failed" if each.label in failed else "") for each in first)
     return (
         summary.id[:8],
         output.moment(summary.started, zone),

@@ -8,11 +8,11 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from opsd.restore.browsing import Item, in_order, shown, walk, zeros
 from opsd.clock import SECOND
-from opsd.events import Reporter, Warning  # noqa: A004 - the field's word
+from opsd.events import Reporter, Warning
 from opsd.model import Entry, EntryType, SourceTree
 from opsd.repository.reader import SnapshotReader
+from opsd.restore.browsing import Item, in_order, shown, walk, zeros
 
 _TYPES = {
     EntryType.FILE: tarfile.REGTYPE,

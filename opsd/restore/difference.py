@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from opsd.restore.browsing import join
 from opsd.model import Content, Entry, Folder, SourceTree
 from opsd.repository.listing import HunkPlace, decode_hunk, decode_root, hunks_for, path_parts
 from opsd.repository.pagemap import decode_page_hunk
 from opsd.repository.reader import SnapshotReader
+from opsd.restore.browsing import join
 
 Entries = dict[bytes, Entry]
 

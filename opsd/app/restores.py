@@ -1,0 +1,187 @@
+"""Give files back: find what is meant, plan, take a safety snapshot before anything is replaced, carry out.
+
+Promise: in place, nothing is written before the plan was confirmed and what stands there is in a snapshot of job `safety`, unless
+that was waived; only the planned deletions are ever made.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from opsd.app.backups import BackupRequest, back_up, own_folders
+from opsd.app.session import Session
+from opsd.backup.hooks import Occasion, around, run_pending
+from opsd.errors import RestoreError, UsageError
+from opsd.model import Outcome, SnapshotSummary, SourceTree
+from opsd.repository.reader import SnapshotReader
+from opsd.restore.apply import apply, plan_restore
+from opsd.restore.browsing import Place, locate, walk
+from opsd.restore.plan import Plan
+from opsd.restore.request import Overwrite, RestoreRequest
+from opsd.restore.result import Result
+
+#: Kinds of sources whose files stood at the paths that listings give them.
+_IN_PLACE = ("files", "sqlite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOptions:
+    """What a person asked for. `before` is a time in ns UTC; `target` None means in place, below `root`."""
+
+    place: Place
+    before: int | None = None
+    sources: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    target: str | None = None
+    root: str = "/"
+    delete: bool = False
+    numeric_owner: bool = False
+    safety: bool = True
+    overwrite: str = "different"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A restore that was looked up: the snapshot, what exactly is asked of it, and opsd's words for where it goes."""
+
+    snapshot: SnapshotSummary
+    reader: SnapshotReader
+    request: RestoreRequest
+
+    @property
+    def where(self) -> str:
+        """The target as text."""
+        return os.fsdecode(self.request.target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What a restore did, and the id of the safety snapshot that undoes it."""
+
+    result: Result
+    safety: str | None = None
+
+
+def prepare(session: Session, options: RestoreOptions) -> Prepared:
+    """Find the snapshot and the source that are meant.
+
+    Raises:
+        SnapshotUnknown: there is no such snapshot or path. UsageError: several sources hold the path.
+    """
+    reader = session.snapshot(options.place.snapshot, options.before)
+    sources = options.sources
+    path = options.place.path
+    if path is not None and path != b"/":
+        sources = (locate(reader, path, sources)[0].label,)
+    elif path == b"/" and len(sources) != 1:
+        labels = ", ".join(tree.label for tree in reader.trees())
+        raise UsageError("name the source whose content is meant", hint=f"--source with one of {labels}")
+    in_place = options.target is None
+    if in_place:
+        sources = _sources_in_place(reader, sources)
+    request = RestoreRequest(
+        snapshot=reader.summary.id,
+        target=os.fsencode(os.path.abspath(options.root if options.target is None else options.target)),
+        in_place=in_place,
+        sources=sources,
+        subtree=path,
+        patterns=options.patterns,
+        delete=options.delete,
+        numeric_owner=options.numeric_owner,
+        keep=tuple(own_folders(session)),
+        overwrite=Overwrite(options.overwrite),
+    )
+    return Prepared(snapshot=reader.summary, reader=reader, request=request)
+
+
+def _sources_in_place(reader: SnapshotReader, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The sources that can go back to where they were; one that was made by a program has no such place.
+
+    Raises:
+        UsageError: one that was asked for has none.
+    """
+    fit = [tree.label for tree in reader.trees() if tree.kind in _IN_PLACE]
+    unfit = [label for label in asked if reader.tree(label).kind not in _IN_PLACE]
+    if unfit:
+        raise UsageError(
+            f"source {unfit[0]} was made by a program and has no place on disk", hint="restore it with --to DIR, or --database"
+        )
+    if not fit:
+        raise UsageError("no source of this snapshot has a place on disk", hint="restore it with --to DIR")
+    return asked or tuple(fit)
+
+
+def plan(prepared: Prepared) -> Plan:
+    """What the restore would do now; changes nothing.
+
+    Raises:
+        RestoreError: the target can't be read.
+    """
+    if not prepared.request.in_place:
+        _refuse_full(prepared)
+    return plan_restore(prepared.reader, prepared.request)
+
+
+def _refuse_full(prepared: Prepared) -> None:
+    """A plan into a folder that would be refused says so."""
+    try:
+        names = set(os.listdir(prepared.request.target)) - {b"lost+found", b".opsd-restore"}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RestoreError(f"{prepared.where} can't be restored to: {(error.strerror or '').lower()}") from error
+    if names and b".opsd-restore" not in os.listdir(prepared.request.target):
+        raise RestoreError(f"{prepared.where} is not empty", hint="name a folder that is absent or empty, or restore in place")
+
+
+def give_back(session: Session, options: RestoreOptions, prepared: Prepared, confirm: Callable[[Plan], None]) -> Restored:
+    """Restore; in place only after `confirm`, which raises where the person says no, and a safety snapshot.
+
+    Raises:
+        RestoreError: the target is not as it must be, full or read-only. IntegrityError: the listing can't be read.
+    """
+    settings = session.settings
+    planned = plan(prepared) if prepared.request.in_place else None
+    if planned:
+        confirm(planned)
+    run_pending(settings.state, session.reporter)
+    occasion = Occasion(run=secrets.token_hex(8), job="restore")
+    with around(settings.restore_hooks, occasion, settings.state, session.reporter) as course:
+        safety = _safety_snapshot(session, prepared) if prepared.request.in_place and options.safety else None
+        result = apply(prepared.reader, prepared.request, session.reporter, planned.deletions if planned else ())
+        if result.exit_code:
+            course.outcome = Outcome.FAILED if result.damaged else Outcome.WARNINGS
+    return Restored(result=result, safety=safety)
+
+
+def _safety_snapshot(session: Session, prepared: Prepared) -> str | None:
+    """Keep what stands where the restore will write; None if nothing does.
+
+    Raises:
+        RestoreError: it is not whole; nothing was restored.
+    """
+    paths = [path for tree in prepared.reader.trees() for path in _places(prepared, tree)]
+    standing = tuple(dict.fromkeys(path for path in paths if os.path.lexists(path)))
+    if not standing:
+        return None
+    report = back_up(session, BackupRequest(paths=standing, job="safety", accept_shrink=True))
+    if report.failures:
+        problem = next(iter(report.failures.values()))
+        raise RestoreError(
+            f"the safety snapshot failed, so nothing was restored: {problem}",
+            hint="repair the cause, or give --no-safety-snapshot and accept that this restore can't be undone",
+        )
+    return report.snapshot.id
+
+
+def _places(prepared: Prepared, tree: SourceTree) -> list[str]:
+    """Where a source's part of the restore will write."""
+    request = prepared.request
+    if tree.label not in request.sources:
+        return []
+    root = request.target.rstrip(b"/")
+    if request.under() != b"/":
+        return [os.fsdecode(root + request.under())]
+    roots = tree.roots or tuple(item.path for item in walk(prepared.reader, tree) if item.entry.content or item.entry.pages)
+    return [os.fsdecode(root + path) for path in roots]

@@ -1,0 +1,73 @@
+"""SQLite databases met in a tree: stored as images by page map, without the files that belong to a running database.
+
+Promise: a live database is never copied plainly; what is stored can be opened without the journal that stood beside it.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final
+
+from opsd.backup.reading import FileReader, ReadFile
+from opsd.model import Content
+from opsd.repository.cutters import PageWriter
+from opsd.sources.opening import open_file
+from opsd.sources.protocol import Found, Readable
+from opsd.sources.sqlite import PAGE_BYTES, companion_of, is_database
+
+#: Takes a database's image by its path on disk and lstat; None where it is no database in use and may be read plainly.
+ImageTaker = Callable[[bytes, os.stat_result], AbstractContextManager[Readable | None]]
+
+_HEADER_BYTES: Final = 16
+_ENDS: Final = (b"-wal", b"-shm", b"-journal")
+
+
+class ImageRefused(Exception):
+    """There is no image of a database."""
+
+    def __init__(self, problem: str, hint: str | None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Stores images for one source from one thread. `limit`: the repository's largest block in bytes."""
+
+    take: ImageTaker
+    pages: PageWriter
+    plain: FileReader
+    advance: Callable[[int], None]
+    limit: int
+
+    def read(self, real: bytes, found: os.stat_result, previous: Content | None) -> ReadFile:
+        """Store a database that was met.
+
+        Raises:
+            ImageRefused: it can't be taken. OSError: it can't be read.
+        """
+        with self.take(real, found) as image:
+            if image is None:
+                return self.plain.read(real, found, None)
+            stored = self.pages.whole(image.readinto, min(PAGE_BYTES, self.limit), previous, self.advance)
+        return ReadFile(status=found, size=stored.size, pages=stored.content)
+
+
+def left_out(folder: bytes, found: Iterable[Found]) -> frozenset[bytes]:
+    """Names that are the journal or shared memory of a database beside them: the image holds what they mean."""
+    names = {name for name, _ in found}
+    beside = {name: base for name in names if name.endswith(_ENDS) and (base := companion_of(name)) in names}
+    return frozenset(name for name, base in beside.items() if _is_database(folder.rstrip(b"/") + b"/" + base))
+
+
+def _is_database(path: bytes) -> bool:
+    try:
+        descriptor = open_file(path)
+    except OSError:
+        return False
+    try:
+        return is_database(os.pread(descriptor, _HEADER_BYTES, 0))
+    finally:
+        os.close(descriptor)

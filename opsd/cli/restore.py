@@ -1,0 +1,183 @@
+"""`opsd restore`: give files and databases back."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from opsd.app import restores
+from opsd.app.restores import Prepared, Restored, RestoreOptions
+from opsd.app.session import Session
+from opsd.app.upkeep import parse_time
+from opsd.cli import output
+from opsd.cli.options import access_options, asker, described, session
+from opsd.errors import UsageError
+from opsd.restore.browsing import Place
+from opsd.restore.plan import Plan
+
+_LISTED = 20
+
+
+@described(
+    "restore",
+    "Give back a snapshot, or a part of it, into a fresh folder: DIR/SOURCE/PATH, or with SNAPSHOT:PATH the content of that folder. What "
+    "is written is verified; a restore that was cut off goes on when the same command is given again. In place, only what differs is "
+    "written, after a safety snapshot.",
+    """{"snapshot": id, "target", "written": {kind: number}, "adjusted", "unchanged", "skipped", "deleted", "bytes", "seconds",
+    "resumed": bool, "warnings": [{"subject", "problem", "hint"}], "warning_count", "damaged": [{"path", "problem"}], "safety_snapshot":
+    id or null}; with --plan {"snapshot", "target", "created": {kind: number}, "overwritten", "metadata", "unchanged", "bytes",
+    "seconds", "examples": [path], "blocked": [path], "deletions": [path]}; kinds are files, folders, symlinks, fifos, devices,
+    hard links, and setuid, which counts again""",
+    "opsd restore latest --to /tmp/back",
+    "opsd restore latest:/srv/www --to /tmp/www",
+    "opsd restore latest --in-place --source www --path '*.php' --plan",
+    "opsd restore latest --repository /mnt/copy --kit --to /mnt/new",
+)
+@click.argument("snapshot", metavar="SNAPSHOT[:PATH]", default="latest")
+@click.option("--to", "target", metavar="DIR", type=click.Path(), help="The folder to restore to: absent or empty.")
+@click.option("--in-place", is_flag=True, help="Restore to where it was, below / or the folder of --to.")
+@click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
+@click.option("--path", "patterns", multiple=True, metavar="PATTERN", help="Only what matches, as in gitignore; may be given again.")
+@click.option("--at", metavar="TIME", help="The newest complete snapshot not after this, such as '2026-11-24 04:00'.")
+@click.option("--plan", "only_plan", is_flag=True, help="Say what would be written and how long it takes; change nothing.")
+@click.option("--delete", is_flag=True, help="In place: also remove what the snapshot lacks.")
+@click.option("--overwrite", type=click.Choice(["different", "quick", "never"]), default="different", show_default=True,
+              help="In place: replace what differs in content, in size or time, or nothing.")
+@click.option("--numeric-owner", is_flag=True, help="Owners by number, not by name.")
+@click.option("--no-safety-snapshot", is_flag=True, help="In place: do not keep what stands there now.")
+@click.option("--yes", is_flag=True, help="In place: do not ask.")
+@access_options
+def command(**given: Any) -> int:
+    """Restore."""
+    _refuse_nonsense(given)
+    with session(given) as (opened, listener):
+        options = _options(opened, given)
+        prepared = restores.prepare(opened, options)
+        if given["only_plan"]:
+            _show_plan(prepared, restores.plan(prepared), as_json=given["as_json"])
+            output.warnings(listener.warnings)
+            return 0
+        done = restores.give_back(opened, options, prepared, lambda plan: _confirm(opened, prepared, plan, given))
+    output.warnings(listener.warnings)
+    if given["as_json"]:
+        output.emit(_as_json(prepared, done))
+    else:
+        _print(prepared, done)
+    return done.result.exit_code
+
+
+def _refuse_nonsense(given: dict[str, Any]) -> None:
+    if not given["target"] and not given["in_place"]:
+        raise UsageError("say where to: --to DIR, or --in-place", hint="for example: opsd restore latest --to /tmp/back")
+    if given["delete"] and not given["in_place"]:
+        raise UsageError("--delete is for restores in place", hint="a fresh folder holds nothing else")
+    if given["at"] and not given["snapshot"].startswith("latest"):
+        raise UsageError("--at chooses the snapshot itself", hint="for example: opsd restore latest --at yesterday --to /tmp/back")
+
+
+def _options(opened: Session, given: dict[str, Any]) -> RestoreOptions:
+    before = parse_time(given["at"], opened.settings.zone, opened.clock.now()) if given["at"] else None
+    return RestoreOptions(
+        place=Place.parse(given["snapshot"]),
+        before=before,
+        sources=given["sources"],
+        patterns=given["patterns"],
+        target=None if given["in_place"] else given["target"],
+        root=given["target"] or "/",
+        delete=given["delete"],
+        numeric_owner=given["numeric_owner"],
+        safety=not given["no_safety_snapshot"],
+        overwrite=given["overwrite"],
+    )
+
+
+def _confirm(opened: Session, prepared: Prepared, plan: Plan, given: dict[str, Any]) -> None:
+    """Have the person type the host's name, which nobody types by habit.
+
+    Raises:
+        UsageError: nobody is there to type it, or it is another.
+    """
+    if given["yes"]:
+        return
+    if asker() is None:
+        raise UsageError("a restore in place must be confirmed, and nobody is here to ask", hint="look at --plan, then give --yes")
+    _show_plan(prepared, plan, as_json=False)
+    answer = click.prompt(f"To write over this, type the name of this host ({opened.settings.host})", err=True)
+    if answer != opened.settings.host:
+        raise UsageError("that is another name: nothing was changed", hint="give --yes to go on without being asked")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(output.count(number, kind.removesuffix("s"), kind) for kind, number in counts.items() if number) or "nothing"
+
+
+def _show_plan(prepared: Prepared, plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        numbers = ("created", "overwritten", "metadata", "unchanged")
+        paths = ("examples", "blocked", "deletions")
+        output.emit(
+            {
+                "snapshot": prepared.snapshot.id,
+                "target": prepared.where,
+                **{name: dict(getattr(plan, name)) for name in numbers},
+                "bytes": plan.size,
+                "seconds": round(plan.seconds, 3),
+                **{name: [os.fsdecode(path) for path in getattr(plan, name)] for name in paths},
+            }
+        )
+        return
+    output.line(f"snapshot {prepared.snapshot.id[:8]} to {prepared.where}: {output.size(plan.size)} to write, about {output.duration(plan.seconds)}")
+    for head, counts in (("new", plan.created), ("replaced", plan.overwritten), ("metadata", plan.metadata), ("unchanged", plan.unchanged)):
+        if counts:
+            output.line(f"  {head:10} {_counts(counts)}")
+    _list_paths("for example", plan.examples)
+    _list_paths("in the way of, a folder with content", plan.blocked)
+    _list_paths("deleted", plan.deletions, limit=None)
+
+
+def _list_paths(head: str, paths: tuple[bytes, ...], limit: int | None = _LISTED) -> None:
+    if paths:
+        output.line(f"  {head}:")
+    for path in paths[:limit]:
+        output.line(f"    {output.quoted(path)}")
+    if limit is not None and len(paths) > limit:
+        output.line(f"    and {len(paths) - limit:,} more")
+
+
+def _as_json(prepared: Prepared, done: Restored) -> dict[str, Any]:
+    result = done.result
+    names = ("adjusted", "unchanged", "skipped", "deleted")
+    return {
+        "snapshot": prepared.snapshot.id,
+        "target": prepared.where,
+        "written": dict(result.written),
+        **{name: getattr(result, name) for name in names},
+        "bytes": result.size,
+        "seconds": round(result.seconds, 3),
+        "resumed": result.resumed,
+        "warnings": [output.warning_json(warning) for warning in result.warnings],
+        "warning_count": result.warning_count,
+        "damaged": [{"path": each.path, "problem": each.problem} for each in result.damaged],
+        "safety_snapshot": done.safety,
+    }
+
+
+def _print(prepared: Prepared, done: Restored) -> None:
+    result = done.result
+    for each in result.damaged[:_LISTED]:
+        output.note(f"opsd: {each.path} could not be restored: {each.problem}")
+    if len(result.damaged) > _LISTED:
+        output.note(f"… and {len(result.damaged) - _LISTED:,} more; --json lists them all")
+    output.line(f"restored snapshot {prepared.snapshot.id[:8]} to {prepared.where}{' (resumed)' if result.resumed else ''}")
+    output.line(f"  {_counts(result.written)}: {output.size(result.size)} in {output.duration(result.seconds)}")
+    beside = {
+        "unchanged": result.unchanged,
+        "only metadata set": result.adjusted,
+        "deleted": result.deleted,
+        "left out (sockets)": result.skipped,
+    }
+    if any(beside.values()):
+        output.line("  " + ", ".join(f"{number:,} {name}" for name, number in beside.items() if number))
+    if done.safety:
+        output.line(f"  what stood there is in snapshot {done.safety[:8]} (job safety)")
