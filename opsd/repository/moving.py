@@ -5,12 +5,13 @@ fresh name; an index object goes only when every entry of it whose pack is liste
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from opsd.clock import Clock
 from opsd.errors import ObjectDamaged
+from opsd.events import Warning
 from opsd.repository.catalog import Place, footer_of
 from opsd.repository.format import digest_of
 from opsd.repository.frames import FrameRow
@@ -23,7 +24,16 @@ from opsd.repository.index import (
     index_table,
     rows_and_entries,
 )
-from opsd.repository.packs import PackSpool, SealedSession, StoredPack, new_birth, read_head
+from opsd.repository.packs import (
+    PackHead,
+    PackSpool,
+    SealedSession,
+    StoredPack,
+    decode_head,
+    new_birth,
+    open_footer,
+    read_head,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,26 +44,39 @@ class Moving:
     rows: tuple[FrameRow, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """New packs, and the SHA-256s of the packs whose frames all stand in them now. Damaged packs were left alone."""
+
+    stored: tuple[StoredPack, ...]
+    sources: tuple[bytes, ...]
+
+
 class FrameMover:
-    """Gathers frames of several packs into new ones."""
+    """Gathers frames of several packs into new ones. `stem` is the beginning of spooled packs' names.
 
-    def __init__(self, place: Place, spool: Path, clock: Clock) -> None:
+    `step` is called before each pack is read, and may raise to stop.
+    """
+
+    def __init__(self, place: Place, stem: Path, clock: Clock, step: Callable[[], None]) -> None:
         self._place = place
-        self._spool = spool
+        self._stem = stem
         self._clock = clock
+        self._step = step
         self._limit = place.settings.parameters.pack_bytes
+        self._done: set[tuple[bytes, int]] = set()
+        self._sources: list[bytes] = []
 
-    def move(self, chosen: Sequence[Moving]) -> list[StoredPack]:
+    def move(self, chosen: Sequence[Moving]) -> Moved:
         """Put new packs with these frames, then an index for them; what they came from is not touched.
 
-        Raises:
-            ObjectDamaged: a pack's bytes do not match its name; nothing of it was moved.
+        A pack whose bytes do not match its name is told and left alone: damage never gets a fresh name.
         """
-        stored = [self._group(group) for group in self._groups(chosen)]
+        stored = [each for group in self._groups(chosen) if (each := self._group(group))]
         if stored:
             packs = [(PackRow(each.birth, each.digest, each.size, each.footer_length), each.rows) for each in stored]
             put_index(self._place, *rows_and_entries(packs))
-        return stored
+        return Moved(stored=tuple(stored), sources=tuple(self._sources))
 
     def _groups(self, chosen: Sequence[Moving]) -> Iterator[list[Moving]]:
         group: list[Moving] = []
@@ -68,35 +91,63 @@ class FrameMover:
         if group:
             yield group
 
-    def _group(self, group: Sequence[Moving]) -> StoredPack:
+    def _group(self, group: Sequence[Moving]) -> StoredPack | None:
         """One new pack. All its session keys must be known before its first frame, so heads are read first."""
+        heads = {each.pack.digest: head for each in group if (head := self._head(each.pack))}
         sessions: dict[SealedSession, int] = {}
-        seats: dict[bytes, tuple[SealedSession, ...]] = {}
         for each in group:
-            head = read_head(self._place.store, each.pack.name)
-            seats[each.pack.digest] = head.sessions
-            for row in each.rows:
-                if row.session is not None:
-                    sessions.setdefault(head.sessions[row.session], len(sessions))
+            if head := heads.get(each.pack.digest):
+                for seat in sorted({row.session for row in each.rows if row.session is not None}):
+                    sessions.setdefault(head.sessions[seat], len(sessions))
         birth = new_birth(self._clock.now())
-        spool = PackSpool(self._spool / f"{birth.hex()}.pack", birth, list(sessions))
+        spool = PackSpool(self._stem.with_name(f"{self._stem.name}-{birth.hex()}"), birth, list(sessions))
         try:
-            for each in group:
-                content = self._proved(each.pack)
-                for row in each.rows:
-                    seat = None if row.session is None else sessions[seats[each.pack.digest][row.session]]
-                    stored = memoryview(content)[row.offset : row.offset + row.stored_length]
-                    spool.append(row._replace(session=seat), stored)
+            sources = [each.pack.digest for each in group if self._append(spool, each, heads.get(each.pack.digest), sessions)]
             finished = spool.finish(self._place.ring.repository, self._place.ring.index())
-            self._place.store.put(finished.name, spool.path)
+            if finished.rows:
+                self._place.store.put(finished.name, spool.path)
         finally:
             spool.discard()
-        return finished
+        self._sources += sources
+        return finished if finished.rows else None
 
-    def _proved(self, pack: PackRow) -> bytes:
+    def _head(self, pack: PackRow) -> PackHead | None:
+        try:
+            return read_head(self._place.store, pack.name)
+        except ObjectDamaged as error:
+            self._leave_alone(error)
+            return None
+
+    def _append(self, spool: PackSpool, moving: Moving, head: PackHead | None, sessions: Mapping[SealedSession, int]) -> bool:
+        """Copy the frames of one pack, once each; whether they all stand in new packs now."""
+        self._step()
+        if head is None:
+            return False
+        try:
+            content = self._proved(moving, head)
+        except ObjectDamaged as error:
+            self._leave_alone(error)
+            return False
+        for row in moving.rows:
+            if (row.birth, row.number) not in self._done:
+                self._done.add((row.birth, row.number))
+                seat = None if row.session is None else sessions[head.sessions[row.session]]
+                spool.append(row._replace(session=seat), memoryview(content)[row.offset : row.offset + row.stored_length])
+        return True
+
+    def _leave_alone(self, error: ObjectDamaged) -> None:
+        hint = "prune leaves it alone; run 'opsd check', and heal it from a copy"
+        self._place.reporter.warn(Warning(subject=error.name, problem=error.problem, hint=hint))
+
+    def _proved(self, moving: Moving, head: PackHead) -> bytes:
+        """A pack's bytes, proved to be what its name promises and what its head and footer said when they were read before."""
+        pack = moving.pack
         content = self._place.store.read(pack.name)
         if hashlib.sha256(content).digest() != pack.digest:
             raise ObjectDamaged(pack.name, "its bytes do not match its name")
+        rows = open_footer(pack.name, content, self._place.ring.repository, self._place.ring.index())
+        if decode_head(pack.name, content) != head or not set(moving.rows) <= set(rows):
+            raise ObjectDamaged(pack.name, "the store gave other bytes of it a moment ago")
         return content
 
 

@@ -209,6 +209,20 @@ def read_footer(
         raise ObjectDamaged(name, "its footer was altered") from error
 
 
+def open_footer(name: str, content: bytes, repository: bytes, index_key: bytes) -> tuple[FrameRow, ...]:
+    """The frames of a whole pack, from its bytes.
+
+    Raises:
+        ObjectDamaged: the footer does not hold.
+    """
+    end = len(content) - TRAILER_BYTES
+    length = int.from_bytes(content[end:], "little")
+    try:
+        return decode_footer(name, open_box(index_key, b"footer", repository, content[max(0, end - length) : end]))
+    except NotAuthentic as error:
+        raise ObjectDamaged(name, "its footer was altered") from error
+
+
 class PackSpool:
     """A pack being written to a private file; frames are appended as they come.
 

@@ -115,7 +115,7 @@ class Repository:
 
     def snapshots(self, *, marked: bool = False) -> list[SnapshotSummary]:
         """Every snapshot, oldest first by its start; those that prune has marked only if asked for."""
-        doomed = self.doomed()
+        doomed = self._doomed()
         broken = self._broken_runs()
         found = [
             replace(
@@ -130,7 +130,7 @@ class Repository:
             key=lambda each: (each.started, each.sequence, each.id),
         )
 
-    def doomed(self) -> frozenset[str]:
+    def _doomed(self) -> frozenset[str]:
         """Names of snapshots that prune has marked and that no hold brings back."""
         named = marked_snapshots(self.marks())
         held = holds_in_force(self._notes(), self.around.clock.now()) if named else {}

@@ -5,20 +5,11 @@ Promise: a hold binds every prune that has not announced its sweep; one that com
 
 from collections.abc import Iterable
 
-from opsd.errors import PruneRefused
+from opsd.errors import ObjectNotFound, PruneRefused
 from opsd.model import SnapshotSummary
 from opsd.repository.format import Kind, name_for
 from opsd.repository.repository import Repository
 from opsd.repository.runs import Mark, Note
-
-
-def holds_in_force(notes: Iterable[Note], now: int) -> dict[bytes, Note]:
-    """The hold of each snapshot (by SHA-256) that is held at `now` (ns UTC): the last word counts."""
-    last: dict[bytes, Note] = {}
-    for note in sorted(notes, key=lambda each: (each.time, each.name)):
-        if note.event in ("hold", "release"):
-            last[note.snapshot] = note
-    return {key: note for key, note in last.items() if note.event == "hold" and (note.until is None or note.until > now)}
 
 
 def swept_snapshots(marks: Iterable[Mark]) -> frozenset[str]:
@@ -29,13 +20,19 @@ def swept_snapshots(marks: Iterable[Mark]) -> frozenset[str]:
 
 
 def hold(repository: Repository, snapshot: SnapshotSummary, until: int | None, reason: str) -> None:
-    """Keep a snapshot; a marked one comes back.
+    """Keep a snapshot until a time (ns UTC) or for good; a marked one comes back.
 
     Raises:
-        PruneRefused: its sweep was announced already.
+        PruneRefused: its sweep was announced already, or is over.
     """
-    _note(repository, Note(event="hold", time=repository.around.clock.now(), snapshot=bytes.fromhex(snapshot.id), until=until, reason=reason))
-    if snapshot.name in swept_snapshots(repository.marks()):
+    _say(repository, "hold", snapshot, until, reason)
+    # Marks first: where no announcement is listed and the manifest still is, the hold was there before any sweep looks at holds.
+    announced = snapshot.name in swept_snapshots(repository.place.marks())
+    try:
+        repository.place.store.stat(snapshot.name)
+    except ObjectNotFound:
+        announced = True
+    if announced:
         raise PruneRefused(
             f"snapshot {snapshot.id[:8]} is being removed: its sweep was announced",
             hint="restore what you need from it at once, or take it from a copy",
@@ -44,9 +41,14 @@ def hold(repository: Repository, snapshot: SnapshotSummary, until: int | None, r
 
 def release(repository: Repository, snapshot: SnapshotSummary) -> None:
     """End a hold."""
-    _note(repository, Note(event="release", time=repository.around.clock.now(), snapshot=bytes.fromhex(snapshot.id), reason="released"))
+    _say(repository, "release", snapshot, None, "released")
 
 
-def _note(repository: Repository, note: Note) -> None:
+def _say(repository: Repository, event: str, snapshot: SnapshotSummary, until: int | None, reason: str) -> None:
+    """Put a note that is the last word, even if an older one came from a clock that ran ahead."""
+    digest = bytes.fromhex(snapshot.id)
+    before = [note.time for note in repository.place.notes() if note.snapshot == digest]
+    time = max(repository.around.clock.now(), max(before, default=0) + 1)
+    note = Note(event=event, time=time, snapshot=digest, until=until, reason=reason)
     content = repository.place.signed.encode_note(note)
-    repository.place.store.put(name_for(Kind.NOTE, content, time=note.time), content)
+    repository.place.store.put(name_for(Kind.NOTE, content, time=time), content)

@@ -45,7 +45,9 @@ class Liveness:
 
 
 def _live_rows(state: PackState, needed: FrameSet) -> tuple[FrameRow, ...]:
-    return tuple(row for row in state.rows if (row.birth, row.number) in needed)
+    """Each needed frame once, even if a pack holds it twice: a pack is no second holder of what it holds."""
+    once = {(row.birth, row.number): row for row in state.rows if (row.birth, row.number) in needed}
+    return tuple(once.values())
 
 
 def judge(states: Sequence[PackState], needed: FrameSet, pack_bytes: int) -> Liveness:
