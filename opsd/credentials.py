@@ -11,10 +11,9 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from opsd.errors import ConfigurationError
-from opsd.events import Reporter, Warning  # noqa: A004 - the field's word
 
 KINDS = ("file", "env", "credential", "command")
 
@@ -22,6 +21,14 @@ KINDS = ("file", "env", "credential", "command")
 LARGEST = 1 << 20
 
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+
+
+class Listener(Protocol):
+    """What a `Reporter` has and is needed here."""
+
+    def tell(self, text: str) -> None:
+        """One line that a person would want to read."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +51,7 @@ def _listed(value: Any) -> str:
 
 
 def resolve(
-    reference: Mapping[str, Any], reporter: Reporter | None = None, surroundings: Surroundings | None = None
+    reference: Mapping[str, Any], listener: Listener | None = None, surroundings: Surroundings | None = None
 ) -> bytes:
     """The secret that a reference leads to, without one newline at its end.
 
@@ -54,7 +61,7 @@ def resolve(
     if len(reference) != 1 or next(iter(reference)) not in KINDS:
         raise _refused(reference, f"a reference has exactly one of {', '.join(KINDS)}")
     ((kind, value),) = reference.items()
-    look = _Look(reference, reporter, surroundings or Surroundings())
+    look = _Look(reference, listener, surroundings or Surroundings())
     sources: dict[str, Callable[[Any], bytes]] = {
         "file": look.file,
         "env": look.variable,
@@ -78,7 +85,7 @@ class _Look:
     """One reference being followed."""
 
     reference: Mapping[str, Any]
-    reporter: Reporter | None
+    listener: Listener | None
     surroundings: Surroundings
 
     def _refused(self, problem: str, hint: str | None = None) -> ConfigurationError:
@@ -90,7 +97,7 @@ class _Look:
         return value
 
     def file(self, value: Any) -> bytes:
-        """A file's content; others who may read it too are worth a warning, not a failed night."""
+        """A file's content; others who may read it too are worth a line, not a failed night."""
         path = Path(self._text(value))
         try:
             with path.open("rb") as file:
@@ -99,9 +106,8 @@ class _Look:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise self._refused(reason, f"see that {path} is there and that this user may read it") from error
-        if mode & 0o077 and self.reporter is not None:
-            problem = f"others may read this secret (mode {mode:04o})"
-            self.reporter.warn(Warning(subject=str(path), problem=problem, hint=f"chmod 600 {path}"))
+        if mode & 0o077 and self.listener is not None:
+            self.listener.tell(f"{path}: others may read this secret (mode {mode:04o}): run 'chmod 600 {path}'")
         return content
 
     def variable(self, value: Any) -> bytes:
