@@ -75,7 +75,6 @@ class Backup:
         self._reporter: Reporter = repository.around.reporter
         self._results: list[tuple[Planned, Result]] = []
         self._rows: list[SourceCache] = []
-        self._added: dict[str, int] = {}
 
     def run(self, planned: Sequence[Planned]) -> Report:
         """Back up these sources into one snapshot.
@@ -110,7 +109,7 @@ class Backup:
 
     def _source(self, run: Run, cache: Cache, planned: Planned) -> None:
         self._reporter.stage(planned.label)
-        before = run.blobs.added_bytes
+        run.blobs.owner = planned.label
         result = Result(label=planned.label, kind=planned.kind)
         rows = cache.source(planned.label)
         try:
@@ -124,7 +123,6 @@ class Backup:
             rows.undo()
             result.failure = error
             self._reporter.warn(Warning(subject=f"source {planned.label}", problem=str(error), hint=error.hint))
-        self._added[planned.label] = run.blobs.added_bytes - before
         self._results.append((planned, result))
 
     def _job(self, run: Run, rows: SourceCache, planned: Planned) -> Job:
@@ -169,7 +167,9 @@ class Backup:
             for number, trees in parts.items()
         }
         summary = self._snapshot(tuple(sources), started)
-        return Ending(summary=summary, parts=readers, page_maps=page_maps, frames=frames, next_due=self._labels.next_due)
+        return Ending(
+            summary=summary, parts=readers, page_maps=page_maps, frames=frames, next_due=self._labels.next_due
+        )
 
     def _summary(self, result: Result, domain: int) -> SourceSummary:
         ended = Outcome.FAILED if result.failure else Outcome.WARNINGS if result.warnings else Outcome.COMPLETE
@@ -180,7 +180,6 @@ class Backup:
             files=result.files,
             folders=result.folders,
             bytes=result.bytes,
-            added_bytes=self._added.get(result.label, 0),
             warnings=result.warnings,
             domain=domain,
             roots=result.totals,

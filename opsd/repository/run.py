@@ -190,9 +190,7 @@ class Run:
         repository = self.repository
         with repository.around.state.locked(f"{self.place.ring.repository.hex()}.sequence"):
             sequence = self._next_sequence()
-            summary = replace(
-                ending.summary, writer=self.writer, run=self.id, sequence=sequence, added_bytes=self.blobs.added_bytes
-            )
+            summary = self._summary(ending.summary, sequence)
             manifest = Manifest(
                 summary=summary,
                 next_due=ending.next_due,
@@ -209,6 +207,19 @@ class Run:
         self._prove_if_ended(ending.frames)
         self._ended = True
         return replace(summary, id=digest_of(name).hex(), name=name, received=self._clock.now())
+
+    def _summary(self, summary: SnapshotSummary, sequence: int) -> SnapshotSummary:
+        """With what only the run knows: who, which number, and how many bytes were stored for whom."""
+        added = self.blobs.added_by
+        sources = tuple(replace(source, added_bytes=added[source.label]) for source in summary.sources)
+        return replace(
+            summary,
+            writer=self.writer,
+            run=self.id,
+            sequence=sequence,
+            sources=sources,
+            added_bytes=self.blobs.added_bytes,
+        )
 
     def _mine(self) -> Iterable[Manifest]:
         return (each for each in self.repository.manifests() if each.summary.writer == self.writer)

@@ -6,6 +6,7 @@ frames in flight. A failure of any thread is raised by the next call.
 
 import os
 import random
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -58,6 +59,7 @@ class _Draft:
         self.kind = kind
         self.seat = seat
         self.buffer = buffer
+        self.owner = ""
         self.length = 0
         self.places: list[BlobPlace] = []
         self.pack: _OpenPack
@@ -97,6 +99,7 @@ class BlobWriter:
         self._clock = clock
         self._parameters = place.settings.parameters
         self._lock = Lock()
+        self._counting = Lock()
         self._packs: list[_OpenPack] = []
         self._drafts: dict[tuple[int, int], _Draft] = {}
         self._new: dict[bytes, bytes] = {}
@@ -109,6 +112,9 @@ class BlobWriter:
         self._puts: list[Future[None]] = []
         self._error: BaseException | None = None
         self.added_bytes = 0
+        #: Whose blobs are being added, and the stored bytes of each owner so far.
+        self.owner = ""
+        self.added_by: Counter[str] = Counter()
         self._sessions: list[SealedSession] = []
         self.domains = self._draw_sessions()
 
@@ -200,6 +206,7 @@ class BlobWriter:
         place = next((at for at, each in enumerate(self._buffers) if len(each) >= capacity), None)
         buffer = bytearray(max(capacity, self._parameters.frame_bytes)) if place is None else self._buffers.pop(place)
         draft = _Draft(domain.keys, kind, domain.seat, buffer)
+        draft.owner = self.owner
         draft.pack = self._open_pack()
         draft.number = draft.pack.frames
         draft.pack.frames += 1
@@ -247,6 +254,8 @@ class BlobWriter:
                 pack.spool.append(row, stored)
                 pack.pending -= 1
                 whole = pack.retired and not pack.pending
+            with self._counting:
+                self.added_by[draft.owner] += len(stored)
             if whole:
                 self._put(pack)
             self._buffers.append(draft.buffer)
