@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from opsd.backup.reading import FileReader, ReadFile
+from opsd.backup.status import status_bytes
 from opsd.model import Content
 from opsd.repository.cutters import PageWriter
 from opsd.sources.opening import open_file
@@ -23,12 +24,11 @@ _HEADER_BYTES: Final = 16
 _ENDS: Final = (b"-wal", b"-shm", b"-journal")
 
 
-class ImageRefused(Exception):
-    """There is no image of a database."""
+class ImageRefused(OSError):
+    """There is no image of a database; `strerror` says why, `hint` what to do."""
 
-    def __init__(self, problem: str, hint: str | None) -> None:
-        super().__init__(problem)
-        self.problem = problem
+    def __init__(self, problem: str, hint: str) -> None:
+        super().__init__(0, problem)
         self.hint = hint
 
 
@@ -46,7 +46,7 @@ class Images:
         """Store a database that was met.
 
         Raises:
-            ImageRefused: it can't be taken. OSError: it can't be read.
+            OSError: it can't be read; ImageRefused: as what it is.
         """
         with self.take(real, found) as image:
             if image is None:
@@ -60,6 +60,17 @@ def left_out(folder: bytes, found: Iterable[Found]) -> frozenset[bytes]:
     names = {name for name, _ in found}
     beside = {name: base for name in names if name.endswith(_ENDS) and (base := companion_of(name)) in names}
     return frozenset(name for name, base in beside.items() if _is_database(folder.rstrip(b"/") + b"/" + base))
+
+
+def companions_of(found: Iterable[Found]) -> dict[bytes, bytes]:
+    """For a file with a journal beside it, the journal's stat: the database changes where its own stat does not."""
+    beside: dict[bytes, bytes] = {}
+    for name, status in found:
+        for suffix in (b"-wal", b"-journal"):
+            if name.endswith(suffix):
+                base = name.removesuffix(suffix)
+                beside[base] = beside.get(base, b"") + status_bytes(status)
+    return beside
 
 
 def _is_database(path: bytes) -> bool:

@@ -9,8 +9,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from opsd.backup.images import ImageRefused, Images, ImageTaker, left_out
+from opsd.backup.images import ImageRefused, Images, ImageTaker, companions_of, left_out
 from opsd.backup.reading import Database, FileReader, PageMapped, Replaced
+from opsd.backup.status import racy, status_bytes
 from opsd.backup.work import Job, Result, shown, warn
 from opsd.events import Warning
 from opsd.model import Content, EntryType, RootSummary
@@ -25,7 +26,6 @@ from opsd.sources.metadata import Extra, MetadataReader
 from opsd.sources.options import FilesSource
 from opsd.sources.protocol import Found, FoundFolder
 
-_STATUS: Final = struct.Struct("<IQQqqIIIQ")
 _TYPES: Final = {
     stat.S_IFREG: EntryType.FILE,
     stat.S_IFDIR: EntryType.FOLDER,
@@ -35,10 +35,6 @@ _TYPES: Final = {
     stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
-#: A change this long before the reading may have hidden behind the file system's clock tick (ns).
-_TICK: Final = 20_000_000
-_COARSE_TICK: Final = 2_000_000_000
-_SECOND: Final = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -61,21 +57,6 @@ class _Hunk:
     page_maps: dict[bytes, Content] = field(default_factory=dict)
     parts: dict[bytes, dict[bytes, Any]] = field(default_factory=dict)
     lasting: bool = True
-
-
-def status_bytes(found: os.stat_result) -> bytes:
-    """What must be equal for an entry to count as unchanged: all but the device number, which may change at a reboot."""
-    return _STATUS.pack(
-        found.st_mode,
-        found.st_size,
-        found.st_ino,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-        found.st_uid,
-        found.st_gid,
-        found.st_nlink & 0xFFFFFFFF,
-        found.st_rdev,
-    )
 
 
 class TreeBackup:
@@ -245,7 +226,7 @@ class TreeBackup:
         kept: dict[bytes, Any] = {}
         encoded = []
         began = self._job.clock.now()
-        companions = _companions(part.entries)
+        companions = companions_of(part.entries)
         beside_databases = left_out(part.folder.real, part.entries) if self._looks_for_sqlite else frozenset[bytes]()
         for name, found in part.entries:
             if name in beside_databases:
@@ -261,7 +242,7 @@ class TreeBackup:
             else:
                 self._count_frames(hunk, value)
                 lasting = True
-            if lasting and not _racy(found, began):
+            if lasting and not racy(found, began):
                 kept[identity] = value
             else:
                 hunk.lasting = False
@@ -329,11 +310,9 @@ class TreeBackup:
         except Replaced:
             self._skip(path, "it was replaced by another file while the folder was read")
             return None
-        except ImageRefused as error:
-            self._warn(path, f"it is not in this snapshot: {error.problem}", error.hint)
-            return None
         except OSError as error:
-            self._skip(path, f"it can't be read: {(error.strerror or str(error)).lower()}")
+            hint = error.hint if isinstance(error, ImageRefused) else None
+            self._skip(path, f"it can't be read: {(error.strerror or str(error)).lower()}", hint)
             return None
         if found.st_nlink > 1:
             self._links[link] = list(value)
@@ -387,29 +366,12 @@ class TreeBackup:
             more["device"] = list(extra.device)
         return more
 
-    def _skip(self, path: bytes, problem: str) -> None:
-        self._warn(path, problem, "it is not in this snapshot")
+    def _skip(self, path: bytes, problem: str, hint: str | None = None) -> None:
+        self._warn(path, problem, hint or "it is not in this snapshot")
 
-    def _warn(self, path: bytes, problem: str, hint: str | None) -> None:
+    def _warn(self, path: bytes, problem: str, hint: str) -> None:
         warn(self.result, self._job.reporter, Warning(subject=shown(path), problem=problem, hint=hint))
 
 
 def _add_content(frames: FrameSet, content: Content) -> None:
     frames.add_references(content if isinstance(content, bytes) else content[1])
-
-
-def _racy(found: os.stat_result, began: int) -> bool:
-    """Whether the file may change again without showing it: its last change is too near to the reading."""
-    tick = _TICK if found.st_ctime_ns % _SECOND else _COARSE_TICK
-    return found.st_ctime_ns > began - tick
-
-
-def _companions(entries: list[Found]) -> dict[bytes, bytes]:
-    """For a file with a journal beside it (SQLite), the journal's stat: the database changes where its own stat does not."""
-    beside: dict[bytes, bytes] = {}
-    for name, found in entries:
-        for suffix in (b"-wal", b"-journal"):
-            if name.endswith(suffix):
-                base = name.removesuffix(suffix)
-                beside[base] = beside.get(base, b"") + status_bytes(found)
-    return beside
