@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from opsd.errors import RestoreError
-from opsd.events import Warning  # noqa: A004 - the field's word
+from opsd.events import Warning
 from opsd.sources.roots import shown
 
 _AGAIN: Final = "what is written stays; the same command given again goes on where this one stopped"

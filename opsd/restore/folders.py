@@ -225,7 +225,7 @@ class Folders:
             return
         entry, placed = frame.own
         found = os.fstat(frame.descriptor)
-        if not frame.fresh:
+        if not frame.fresh or frame.inherits:
             self._metadata.clean(frame.handle, entry, frame.path)
         given = (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
         self._metadata.settle(frame.handle, entry, placed, given, frame.path)

@@ -6,7 +6,7 @@ Promise: says what is not whole: `damaged` could not be given back, `warnings` w
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from opsd.events import Warning  # noqa: A004 - the field's word
+from opsd.events import Warning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,6 +146,24 @@ class TestEverything:
         restore(scan(source), in_place(tmp_path / "out"))
         assert observe(tmp_path / "out/srv/www") == observe(source)
 
+    def test_a_target_that_hands_an_acl_down_gets_the_folders_own_metadata(self, tmp_path: Path, source: Path) -> None:
+        (tmp_path / "out").mkdir()
+        os.setxattr(tmp_path / "out", "system.posix_acl_default", DEFAULT_ACL)
+        restore(scan(source), fresh(tmp_path / "out", subtree=b"/srv/www"))
+        assert observe(tmp_path / "out") == observe(source)
+
+    def test_folders_are_closed_to_others_until_they_are_whole(self, tmp_path: Path, source: Path) -> None:
+        seen = []
+
+        class Looking(MemoryReader):
+            def _pieces(self, wanted: Entry) -> Pieces:
+                seen.append(stat.S_IMODE((tmp_path / "out/www/srv").stat().st_mode))
+                yield from super()._pieces(wanted)
+
+        restore(Looking(**vars(scan(source))), fresh(tmp_path / "out"))
+        assert set(seen[1:]) == {0o700}
+        assert stat.S_IMODE((tmp_path / "out/www/srv").stat().st_mode) == 0o755
+
     def test_owners_go_by_name_unless_numbers_are_asked_for(self, tmp_path: Path) -> None:
         if not ROOT:
             pytest.skip("needs root")
@@ -491,6 +509,15 @@ class TestInPlace:
         (root / "srv/www/later").unlink()
         restore(reader, request)
         assert observe(root / "srv/www") == observe(source)
+
+    def test_nothing_is_deleted_when_something_could_not_be_restored(self, tmp_path: Path, source: Path) -> None:
+        reader, root = scan(source), tmp_path / "root"
+        (root / "srv/www/new").mkdir(parents=True)
+        reader.damaged.add(reader.keep(b"b" * 200_000))
+        request = in_place(root, delete=True)
+        result = restore(reader, request, plan_restore(reader, request).deletions)
+        assert (result.exit_code, result.deleted) == (4, 0)
+        assert (root / "srv/www/new").is_dir()
 
     def test_a_folder_in_the_way_of_a_file_goes_only_with_delete(self, tmp_path: Path, source: Path) -> None:
         reader, root = scan(source), tmp_path / "root"

@@ -98,6 +98,13 @@ def test_deletions_keep_to_the_path_and_the_patterns_asked_for() -> None:
         assert plan(all_of(reader, request), request, Known({}, names), reader.trees()).deletions == expected
 
 
+def test_a_folder_of_which_only_a_part_is_restored_keeps_the_rest() -> None:
+    request = RestoreRequest(snapshot="ab12", in_place=True, delete=True, patterns=("p", "y.log"))
+    existing = Known({}, {b"d": [b"p", b"y.log"]})
+    reader = small()
+    assert plan(all_of(reader, request), request, existing, reader.trees()).deletions == ()
+
+
 def test_a_cache_of_which_only_the_tag_was_kept_is_not_emptied() -> None:
     reader = MemoryReader()
     reader.add("s", {b"/": [entry(b"c")], b"/c": [reader.file(b"CACHEDIR.TAG", b"x")]})
