@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from opsd.errors import SourceError
-from opsd.events import Reporter, Warning  # noqa: A004 - the field's word
+from opsd.events import Reporter, Warning
 from opsd.sources import patterns, roots
 from opsd.sources.opening import open_folder, same_file
 from opsd.sources.options import FilesSource

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from opsd.errors import OpsdError, SourceError
-from opsd.events import Reporter, Warning  # noqa: A004 - the field's word
+from opsd.events import Reporter, Warning
 from opsd.sources import mountinfo, roots
 from opsd.sources.freezers import BtrfsFreezer, Freezer, LvmFreezer, Run, Volume, ZfsFreezer
 from opsd.sources.mountinfo import Mount

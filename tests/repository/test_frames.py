@@ -1,5 +1,7 @@
 """Frames: what is sealed opens to the same bytes, and nothing else opens."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,7 +72,7 @@ def test_any_flipped_bit_is_refused(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     "change", [{"plain_length": 3}, {"plain_length": 1 << 40}, {"method": 0}, {"kind": 2}, {"stored_length": 7}]
 )
-def test_a_row_that_says_otherwise_is_refused(change: dict[str, int]) -> None:
+def test_a_row_that_says_otherwise_is_refused(change: dict[str, Any]) -> None:
     row, stored = sealed([b"some text " * 30])
     with pytest.raises(FrameDamaged):
         open_frame(KEYS, row._replace(**change), memoryview(stored))
