@@ -140,10 +140,14 @@ def marked_snapshots(marks: Iterable[Mark]) -> frozenset[str]:
 
 
 def load_catalog(place: Place, marks: Iterable[Mark]) -> Catalog:
-    """List packs, then read the index; `marks` were listed before."""
-    packs = {digest_of(info.name): info for info in place.store.list("packs/")}
+    """List packs, then read the index; `marks` were listed before. Begins again where prune removed something meanwhile."""
     marked = marked_packs(marks)
-    parts = listed_again(lambda: [part for info in place.store.list("index/") if (part := _part(place, info.name))])
+    return listed_again(lambda: _load(place, marked))
+
+
+def _load(place: Place, marked: frozenset[bytes]) -> Catalog:
+    packs = {digest_of(info.name): info for info in place.store.list("packs/")}
+    parts = [part for info in place.store.list("index/") if (part := _part(place, info.name))]
     place.index_cache.forget_others({part.name for part in parts})
     catalog = Catalog(packs=packs, marked=marked, index=Index(parts))
     for row in catalog.index.pack_rows():

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from opsd.clock import DAY, SECOND, iso
-from opsd.errors import PruneRefused, TryLater
+from opsd.errors import IntegrityError, NewerFormat, PruneRefused, TryLater
 from opsd.repository.format import Kind, name_for
 from opsd.repository.repository import Repository
 from opsd.repository.runs import RunEvent, open_runs
@@ -43,6 +43,9 @@ class Turn:
             try:
                 self._prove(name)
                 self._end_others()
+            except (IntegrityError, NewerFormat) as error:
+                self.say("failed")
+                raise PruneRefused(f"prune stops: {error}", hint=error.hint) from error
             except Exception:
                 self.say("failed")
                 raise

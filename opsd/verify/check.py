@@ -6,7 +6,7 @@ and said what it affects. Nothing is changed unless `repair` is asked for, and t
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
@@ -26,6 +26,7 @@ from opsd.repository.references import FrameSet
 from opsd.repository.repository import Repository
 from opsd.repository.run import frames_of
 from opsd.repository.settings import decode_settings
+from opsd.retention.survey import missing_numbers
 from opsd.storage.protocol import ObjectInfo
 
 _THREADS: Final = 2
@@ -109,6 +110,8 @@ class Check:
         self._reporter.stage("index")
         self._index_objects()
         catalog = load_catalog(self._place, ())
+        if catalog.orphans:
+            self._found.notices.append(f"{len(catalog.orphans)} packs stand in no index; they are read by their footers until the next backup")
         footers = self._footers(catalog)
         self._needed(manifests, catalog, footers)
         chosen = self._chosen(list(catalog.packs.values()))
@@ -147,6 +150,9 @@ class Check:
             "marks/": lambda info, content: signed.decode_mark(info.name, content, info.modified),
             "notes/": lambda info, content: signed.decode_note(info.name, content),
         }
+        if not any(True for _ in self._place.store.list("keys/")):
+            hint = "copy them back from a copy, or run 'opsd key' on a host that still has its keys"
+            self._found.problems.append(Problem(object="keys/", problem="there is no key slot: no passphrase and no kit opens it", hint=hint))
         for prefix, decode in kinds.items():
             for info, content in self._each(prefix):
                 try:
@@ -166,28 +172,26 @@ class Check:
             except ObjectNotFound:
                 continue
 
-    def _history(self, manifests: Iterable[Manifest]) -> None:
+    def _history(self, manifests: Sequence[Manifest]) -> None:
         """Sequence numbers: none used twice, none missing without prune's note."""
         try:
-            dropped = {each for note in self._place.notes() for each in note.sequences}
+            notes = self._place.notes()
             self._repository.compare_memory()
         except (IntegrityError, NewerFormat) as error:
             self._found.add(error)
             return
-        numbers: dict[bytes, dict[int, str]] = defaultdict(dict)
+        numbers: dict[tuple[bytes, int], str] = {}
         for manifest in manifests:
             summary = manifest.summary
-            twice = numbers[summary.writer].setdefault(summary.sequence, summary.id)
+            twice = numbers.setdefault((summary.writer, summary.sequence), summary.id)
             if twice != summary.id:
                 text = f"snapshots {twice[:8]} and {summary.id[:8]} of one host bear the same number {summary.sequence}"
                 hint = "a host was cloned or rolled back; give the clone a repository or keys of its own"
                 self._found.problems.append(Problem(object=summary.name, problem=text, hint=hint))
-        for writer, seen in numbers.items():
-            missing = [number for number in range(1, max(seen)) if number not in seen and (writer, number) not in dropped]
-            if missing:
-                text = f"snapshots number {', '.join(map(str, missing[:10]))} of one host are gone, and no prune dropped them"
-                hint = "someone removed them, or the store shows an older state of itself; compare with a copy"
-                self._found.problems.append(Problem(object="snapshots/", problem=text, hint=hint))
+        for missing in missing_numbers(manifests, notes).values():
+            text = f"snapshots number {', '.join(map(str, missing[:10]))} of one host are gone, and no prune dropped them"
+            hint = "someone removed them, or the store shows an older state of itself; compare with a copy"
+            self._found.problems.append(Problem(object="snapshots/", problem=text, hint=hint))
 
     def _index_objects(self) -> None:
         for info, content in self._each("index/"):
