@@ -29,6 +29,8 @@ OUTPUT_BYTES: Final = 64 * 1024 * 1024
 #: Between SIGTERM and SIGKILL, and for what a background child still holds open, in seconds.
 GRACE: Final = 5.0
 _STEP: Final = 64 * 1024
+#: Programs that threads of this process are talking to.
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +184,7 @@ def _started(
     arguments: Sequence[str], environment: Mapping[str, str] | None, timeout: float, given: bytes
 ) -> Iterator[_Program]:
     process = _start(arguments, environment, given)
+    _running.add(process)
     try:
         program = _Program(Path(arguments[0]).name, process, timeout)
         if given:
@@ -191,8 +194,15 @@ def _started(
         finally:
             program.free()
     finally:
+        _running.discard(process)
         if process.stdout:
             process.stdout.close()
+        _stop(process)
+
+
+def stop_all() -> None:
+    """Stop every program that another thread reads from, so that it meets an end: this process was told to stop."""
+    for process in tuple(_running):
         _stop(process)
 
 

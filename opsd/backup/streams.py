@@ -5,19 +5,24 @@ Promise: a stream that fails fails its source and is not in the listing; the oth
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from opsd.backup.work import Job, Result
 from opsd.errors import OpsdError, SourceError, StreamGone
 from opsd.model import Content, EntryType
+from opsd.process import stop_all
 from opsd.repository.cutters import ContentWriter, PageWriter
 from opsd.repository.listing import HunkPlace, encode_hunk, encode_root, ends_hunk, path_parts
 from opsd.repository.manifest import page_map_key
 from opsd.repository.references import FrameSet
 from opsd.repository.writer import LISTING
 from opsd.sources.protocol import Stream, StreamSource
+
+_THREADS: Final = "opsd-stream"
+#: How often a thread that was told to stop is helped by stopping its program (seconds).
+_STOPPING: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +55,15 @@ class StreamBackup:
         """
         with self._source.streams() as streams:
             threads = max(1, self._source.parallel)
-            with ThreadPoolExecutor(threads, thread_name_prefix="opsd-stream") as pool:
-                for future in [pool.submit(self._work, streams) for _ in range(threads)]:
-                    future.result()
+            pool = ThreadPoolExecutor(threads, thread_name_prefix=_THREADS)
+            try:
+                wait([pool.submit(self._work, streams) for _ in range(threads)])
+            except BaseException as error:
+                self._stop = error
+                raise
+            finally:
+                pool.shutdown(wait=False)
+                self._join()
             if self._stop:
                 raise self._stop
         self.result.facts = dict(self._source.facts())
@@ -61,6 +72,14 @@ class StreamBackup:
         if self._failures:
             self.result.failure = _joined(self._failures)
         return self.result
+
+    def _join(self) -> None:
+        """Wait for the threads; one that was told to stop meets the end of what it reads when its program is stopped."""
+        for thread in threading.enumerate():
+            while thread.name.startswith(_THREADS) and thread.is_alive():
+                if self._stop:
+                    stop_all()
+                thread.join(_STOPPING)
 
     def _next(self, streams: Iterator[Stream]) -> Stream | None:
         with self._lock:
@@ -146,7 +165,9 @@ def _folders(taken: list[_Taken]) -> dict[bytes, list[Any]]:
         above, _, name = stream.path.rpartition(b"/")
         path = b""
         for part in path_parts(above):
-            folders.setdefault(path or b"/", {}).setdefault(part, [part, int(EntryType.FOLDER), 0o755, 0, 0, 0, 0, None, None])
+            folders.setdefault(path or b"/", {}).setdefault(
+                part, [part, int(EntryType.FOLDER), 0o755, 0, 0, 0, 0, None, None]
+            )
             path += b"/" + part
         more = None if each.pages is None else {"pages": each.pages}
         head = [name, int(EntryType.FILE), stream.mode, stream.uid, stream.gid, stream.mtime]
