@@ -5,12 +5,11 @@ Promise: whatever passes can be handed to the operating system as it is, and `sh
 
 import re
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from opsd import credentials
 from opsd.settings.nodes import Node, Pairs, Reading
 from opsd.settings.shapes import WRONG, ListOf, Schema, Shape, Value, suggestion
 
@@ -161,13 +160,17 @@ TEXTS = ListOf(item=TEXT)
 PROGRAM = ListOf(item=TEXT, least=1)
 
 
+#: How each kind of reference is written; `opsd.credentials` follows them.
+REFERENCES: Mapping[str, Shape] = {"file": PATH, "env": TEXT, "credential": TEXT, "command": PROGRAM}
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
     """A reference to a secret; a mistake here never repeats what stands in the file."""
 
     def read(self, node: Node, key: str, reading: Reading) -> Any:
         """The reference as a dict of one kind, or WRONG."""
-        kinds = ", ".join(credentials.KINDS)
+        kinds = ", ".join(REFERENCES)
         if not isinstance(node, Pairs):
             reading.mistake(node.place, key, "expected a reference such as {file: /path}, never the secret itself")
             return WRONG
@@ -175,21 +178,18 @@ class Secret:
             reading.mistake(node.place, key, f"expected exactly one of {kinds}")
             return WRONG
         ((kind, (place, value)),) = node.pairs.items()
-        if kind not in credentials.KINDS:
-            close = suggestion(kind, credentials.KINDS)
+        if kind not in REFERENCES:
+            close = suggestion(kind, REFERENCES)
             reading.mistake(place, key, f"unknown kind of reference{close}")
             return WRONG
-        shapes: dict[str, Shape] = {"file": PATH, "command": PROGRAM}
-        shape = shapes.get(kind, TEXT)
-        read = shape.read(value, f"{key}.{kind}", reading)
+        read = REFERENCES[kind].read(value, f"{key}.{kind}", reading)
         return read if read is WRONG else {kind: read}
 
     def schema(self) -> Schema:
         """An object with exactly one key."""
-        texts = {kind: TEXT.schema() for kind in ("env", "credential")}
         return {
             "type": "object",
-            "properties": {"file": PATH.schema(), **texts, "command": PROGRAM.schema()},
+            "properties": {kind: shape.schema() for kind, shape in REFERENCES.items()},
             "additionalProperties": False,
             "minProperties": 1,
             "maxProperties": 1,

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from opsd.credentials import KINDS
 from opsd.errors import ConfigurationError
 from opsd.retention.policy import DEFAULT_RULES, Rules
 from opsd.settings import default_paths, example, from_environment, load, origins, shown
 from opsd.settings.model import KeyDomain, Schedule, Settings, system_zone
+from opsd.settings.values import REFERENCES
 from opsd.sources.options import CommandSource, FilesSource, Hook, Hooks, PostgresqlSource, SqliteSource
 
 FACE = """\
@@ -269,6 +271,10 @@ def test_a_secret_in_the_file_is_refused_and_what_stands_there_is_seldom_repeate
     assert any("passphrase" in line or "password" in line for line in found)
     if value != "{file: hunter2}":
         assert not any("hunter2" in line for line in found)
+
+
+def test_every_kind_of_reference_that_can_be_followed_can_be_written_and_no_other() -> None:
+    assert tuple(REFERENCES) == KINDS
 
 
 def test_files_of_a_folder_join_and_mistakes_name_each(tmp_path: Path) -> None:
