@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
-from opsd.app.configuration import example, schema, shown
+from opsd.app.configuration import shown
 from opsd.app.session import find_settings
 from opsd.cli import output
 from opsd.cli.main import HELP
 from opsd.cli.options import configuration_path, described
+from opsd.settings import example, schema
 
 
 @click.group(

@@ -1,0 +1,22 @@
+"""The configuration: strict YAML, turned into each feature's own options.
+
+Promise: every mistake at once, each with its file, line, column and a suggestion; secrets stay references.
+"""
+
+from opsd.settings.loading import DEFAULT_FILE, default_paths, from_environment, load, origins, shown
+from opsd.settings.model import KeyDomain, Schedule, Settings
+from opsd.settings.rendering import example, schema
+
+__all__ = [
+    "DEFAULT_FILE",
+    "KeyDomain",
+    "Schedule",
+    "Settings",
+    "default_paths",
+    "example",
+    "from_environment",
+    "load",
+    "origins",
+    "schema",
+    "shown",
+]

@@ -1,0 +1,129 @@
+"""From files, or from the environment alone, to Settings.
+
+Promise: Settings, or a ConfigurationError with every mistake at once; never another error. Nothing is resolved or opened that a
+configuration names.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from opsd.errors import ConfigurationError
+from opsd.settings.model import CONFIGURATION, DEFAULT_STATE, Settings, filled
+from opsd.settings.nodes import LARGEST, Place, Reading, merged, parse
+from opsd.settings.shapes import WRONG, suggestion
+
+DEFAULT_FILE = Path("/etc/opsd/opsd.yaml")
+
+_HOW = "name a file with -c FILE or OPSD_CONFIG, or set OPSD_REPOSITORY"
+
+
+def default_paths(file: Path = DEFAULT_FILE) -> tuple[Path, ...]:
+    """The default file and those of `conf.d` beside it, in order of name."""
+    return (file, *sorted((file.parent / "conf.d").glob("*.yaml")))
+
+
+def load(paths: Path | str | Sequence[Path | str] | None = None, default_host: str | None = None) -> Settings:
+    """Settings from a file, from several as one, or from the default places; mistakes name files as they are given.
+
+    `default_host` is the host's label where no file sets one; the machine's name without it.
+
+    Raises:
+        ConfigurationError: a file can't be read, or there are mistakes.
+    """
+    if isinstance(paths, Path | str):
+        paths = (paths,)
+    contents = {str(path): _read(Path(path)) for path in paths or default_paths()}
+    settings = parsed(contents)
+    if default_host is not None and "host" not in settings.origin:
+        return replace(settings, host=default_host)
+    return settings
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ConfigurationError((f"{path}: {reason}",), hint=_HOW) from error
+
+
+def parsed(contents: Mapping[str, bytes]) -> Settings:
+    """Settings from the contents of files by name.
+
+    Raises:
+        ConfigurationError: there are mistakes.
+    """
+    reading = Reading()
+    trees = [parse(name, content, reading) for name, content in contents.items()]
+    reading.stop_at_syntax()
+    root = reduce(lambda first, second: merged(first, second, reading), trees)
+    settings: Settings = CONFIGURATION.read(root, "", reading)
+    if settings is not WRONG:
+        for key, problem in _disagreements(settings):
+            # A default that is wrong is so because of the repository.
+            reading.mistake(reading.origins.get(key) or reading.origins["repository"], key, problem)
+    reading.finish()
+    text = "\n".join(content.decode("utf-8-sig") for content in contents.values())
+    return replace(settings, text=text, origin=_lines(reading.origins))
+
+
+def _lines(origins: Mapping[str, Place]) -> dict[str, str]:
+    return {key: f"{place.file}:{place.line}" for key, place in origins.items()}
+
+
+def _disagreements(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What is right by itself but not beside the rest: (key, problem)."""
+    domains = ["default", *settings.key_domains]
+    for source in settings.sources:
+        if source.domain not in domains:
+            yield f"sources.{source.label}.domain", f"no such key domain{suggestion(source.domain, domains)}"
+    for key, folder in {"state": settings.state, "cache": settings.cache}.items():
+        if folder.is_relative_to(settings.repository):
+            yield key, f"{folder} lies in the repository, which holds nothing but its objects"
+
+
+def from_environment(environment: Mapping[str, str], default_host: str | None = None) -> Settings:
+    """Settings without any file: OPSD_REPOSITORY, OPSD_PASSPHRASE_FILE and OPSD_STATE; there are no sources then.
+
+    Raises:
+        ConfigurationError: there is no repository either.
+    """
+    repository = environment.get("OPSD_REPOSITORY")
+    if not repository:
+        problem = f"there is no configuration: neither {DEFAULT_FILE} nor OPSD_REPOSITORY"
+        raise ConfigurationError((problem,), hint=_HOW)
+    given: dict[str, Any] = {"repository": os.path.abspath(repository)}
+    origin = {"repository": "OPSD_REPOSITORY"}
+    if file := environment.get("OPSD_PASSPHRASE_FILE"):
+        given["passphrase"] = {"file": os.path.abspath(file)}
+        origin["passphrase"] = "OPSD_PASSPHRASE_FILE"  # noqa: S105 - a variable's name
+    given["state"] = Path(os.path.abspath(environment.get("OPSD_STATE") or DEFAULT_STATE))
+    if environment.get("OPSD_STATE"):
+        origin["state"] = "OPSD_STATE"
+    if default_host is not None:
+        given["host"] = default_host
+    return Settings(**filled(given), origin=origin)
+
+
+def shown(settings: Settings) -> Mapping[str, Any]:
+    """The effective settings as they would stand in a file; secrets as references."""
+    whole: Mapping[str, Any] = CONFIGURATION.shown(settings)
+    return whole
+
+
+def origins(settings: Settings) -> Mapping[str, str]:
+    """For each key of `shown`, such as `retention.keep_daily`: `file:line`, a variable's name, or `default`."""
+    return {key: settings.origin.get(key, "default") for key in _leaves(shown(settings), "")}
+
+
+def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for name, each in value.items():
+        if isinstance(each, Mapping) and each and name not in {"passphrase", "password"}:
+            yield from _leaves(each, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

@@ -1,0 +1,170 @@
+"""The configuration as values, and the keys that it is made of: one table a section.
+
+Promise: example, schema, reading and `config show` all come from `CONFIGURATION`; a new section is one dataclass and one line in it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from opsd.errors import ConfigurationError
+from opsd.retention.policy import DEFAULT_RULES, Rules
+from opsd.settings import values
+from opsd.settings.shapes import Converted, Key, MapOf, Record
+from opsd.settings.sources import HOOKS, SOURCES
+from opsd.settings.values import HOST, LABEL, PATH, SECRET, TIME, ZONE, number
+from opsd.sources.options import Hooks, SourceSettings
+
+DEFAULT_STATE: Final = Path("/var/lib/opsd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyDomain:
+    """A set of readers; its key slots stand in the repository."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When things run, as `HH:MM` in the site's time zone."""
+
+    backup: str = "04:00"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A whole configuration, every default in place, secrets as references.
+
+    `text`: what it was read from, for the snapshots. `origin`: where each key that a file sets stands, as `file:line`.
+    """
+
+    version: int = 1
+    timezone: str = "UTC"
+    repository: str
+    state: Path = DEFAULT_STATE
+    cache: Path = DEFAULT_STATE / "cache"
+    passphrase: Mapping[str, Any] | None = None
+    host: str = "localhost"
+    sources: tuple[SourceSettings, ...] = ()
+    hooks: Hooks = field(default_factory=Hooks)
+    restore_hooks: Hooks = field(default_factory=Hooks)
+    key_domains: Mapping[str, KeyDomain] = field(default_factory=dict)
+    retention: Rules = DEFAULT_RULES
+    schedule: Schedule = field(default_factory=Schedule)
+    text: str = field(default="", compare=False, repr=False)
+    origin: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The site's time zone."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The names of the key domains beside `default`."""
+        return tuple(self.key_domains)
+
+
+def system_zone(environment: Mapping[str, str]) -> str:
+    """The machine's zone by name: TZ, else what /etc/localtime links to; UTC where neither is one."""
+    name = (
+        environment.get("TZ", "").removeprefix(":") or str(Path("/etc/localtime").resolve()).partition("zoneinfo/")[2]
+    )
+    try:
+        return ZoneInfo(name).key
+    except (KeyError, ValueError, OSError):
+        return "UTC"
+
+
+def filled(given: dict[str, Any]) -> dict[str, Any]:
+    """The same with the defaults that depend on the machine, or on another key."""
+    state = given.get("state", DEFAULT_STATE)
+    return {"timezone": system_zone(os.environ), "host": os.uname().nodename, "cache": state / "cache", **given}
+
+
+def _meaning(rules: Rules) -> Iterator[str]:
+    try:
+        rules.require_meaning()
+    except ConfigurationError as error:
+        yield from (mistake.partition(": ")[2] for mistake in error.mistakes)
+
+
+FOLDER: Final = Converted(shape=PATH, make=Path, unmake=str)
+
+_count = number(0, 100_000)
+RETENTION: Final = Record(
+    build=Rules,
+    keys={
+        "keep_last": Key(_count, "The newest snapshots, so many."),
+        "keep_within": Key(values.SPAN, "Everything that is younger than this.", sample="48h"),
+        "keep_hourly": Key(_count, "One for each of so many hours."),
+        "keep_daily": Key(_count, "One for each of so many days."),
+        "keep_weekly": Key(_count, "One for each of so many weeks."),
+        "keep_monthly": Key(_count, "One for each of so many months that a finer rule does not hold already."),
+        "keep_yearly": Key(_count, "One for each of so many years that a finer rule does not hold already."),
+        "keep_tags": Key(values.TEXTS, "Everything that bears one of these tags."),
+    },
+    check=_meaning,
+)
+
+KEY_DOMAIN: Final = Record(build=KeyDomain, keys={})
+
+SCHEDULE: Final = Record(
+    build=Schedule, keys={"backup": Key(TIME, "When the nightly backup begins, in the site's time zone.")}
+)
+
+_SOURCES_EXAMPLE: Final = {
+    "www": {"files": {"paths": ["/srv/www", "/etc"], "exclude": ["*.tmp", "/srv/www/cache/"]}},
+    "crm": {"sqlite": {"path": "/var/lib/crm/crm.db"}},
+    "shop": {"postgresql": {"host": "/var/run/postgresql", "databases": ["*"], "exclude": ["scratch_*"]}},
+    "mail": {"command": {"run": ["dump-mail", "--all"], "name": "mail.mbox"}},
+}
+
+CONFIGURATION: Final = Record(
+    build=Settings,
+    fill=filled,
+    varying=frozenset({"timezone", "host", "cache"}),
+    keys={
+        "version": Key(number(1, 1), "The version of this file's form.", example=1),
+        "timezone": Key(ZONE, "The site's time zone, by its IANA name. Default: the system's.", example="Europe/Paris"),
+        "repository": Key(
+            PATH,
+            "Where snapshots go: a folder that holds nothing else.",
+            required=True,
+            example="/var/backups/opsd",
+        ),
+        "state": Key(FOLDER, "What this host remembers between runs.", example="/var/lib/opsd"),
+        "cache": Key(
+            FOLDER,
+            "What only saves time, and may be lost. Default: cache, in the state folder.",
+            sample="/var/lib/opsd/cache",
+        ),
+        "passphrase": Key(
+            SECRET,
+            "For restores without a person; or {credential: N}, {env: N}, {command: [..]}. A backup needs none. Default: none.",
+            example={"file": "/etc/opsd/passphrase"},
+        ),
+        "host": Key(HOST, "This host's name in every list. Default: the system's.", sample="web1"),
+        "sources": Key(
+            SOURCES, "What is backed up: a label each, and one kind.", required=True, example=_SOURCES_EXAMPLE
+        ),
+        "hooks": Key(
+            HOOKS,
+            "Programs around a whole run: argument lists without a shell, 5m each unless they say otherwise. Exit 75 is: try later.",
+        ),
+        "restore_hooks": Key(HOOKS, "Programs around a restore."),
+        "key_domains": Key(
+            MapOf(name=LABEL, value=KEY_DOMAIN),
+            "Sets of readers beside the one named default; a source names its own by domain. Default: no others.",
+            sample={"staff": {}},
+        ),
+        "retention": Key(
+            RETENTION,
+            "Which snapshots stay. Without this section 30 daily and 12 monthly ones; with it, only what it says.",
+            example={"keep_daily": 30, "keep_monthly": 12},
+        ),
+        "schedule": Key(SCHEDULE, "When things run."),
+    },
+)
