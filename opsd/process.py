@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -73,6 +73,24 @@ def stream(
         status = program.wait()
         if status:
             raise ProgramFailed(f"{program.name} {ending(status)}{said(program.errors.text())}", status=status)
+
+
+def feed(
+    arguments: Sequence[str], pieces: Iterable[bytes | memoryview], *, environment: Mapping[str, str] | None = None
+) -> bytes:
+    """Give a program its input piece by piece; returns the end of what it said on standard error.
+
+    What it writes to standard output must be little. Whether it read all of its input is its own business.
+
+    Raises:
+        ProgramFailed: it can't be started, or ended with an error. What `pieces` raises stops the program.
+    """
+    with _started(arguments, environment, 0.0, None) as program:
+        program.feed(pieces)
+        status = program.wait()
+        if status:
+            raise ProgramFailed(f"{program.name} {ending(status)}{said(program.errors.text())}", status=status)
+        return program.errors.text()
 
 
 def ending(status: int) -> str:
@@ -161,6 +179,13 @@ class _Program:
                 raise ProgramFailed(f"{self.name} wrote more than {OUTPUT_BYTES // 1024 // 1024} MiB")
         return bytes(whole)
 
+    def feed(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Write its input and close it; where it reads no more, so does this."""
+        assert self._process.stdin
+        with suppress(BrokenPipeError), self._process.stdin as pipe:
+            for piece in pieces:
+                _write(pipe, piece)
+
     def wait(self) -> int:
         """The exit code, once it ended."""
         status = self._process.wait()
@@ -181,9 +206,10 @@ class _Program:
 
 @contextmanager
 def _started(
-    arguments: Sequence[str], environment: Mapping[str, str] | None, timeout: float, given: bytes
+    arguments: Sequence[str], environment: Mapping[str, str] | None, timeout: float, given: bytes | None
 ) -> Iterator[_Program]:
-    process = _start(arguments, environment, given)
+    """`given` is its whole input; None: it will be fed."""
+    process = _start(arguments, environment, fed=given != b"")
     _running.add(process)
     try:
         program = _Program(Path(arguments[0]).name, process, timeout)
@@ -218,11 +244,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _start(arguments: Sequence[str], environment: Mapping[str, str] | None, given: bytes) -> subprocess.Popen[bytes]:
+def _start(arguments: Sequence[str], environment: Mapping[str, str] | None, *, fed: bool) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             list(arguments),
-            stdin=subprocess.PIPE if given else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if fed else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
@@ -242,6 +268,10 @@ def _start(arguments: Sequence[str], environment: Mapping[str, str] | None, give
 def _feed(pipe: IO[bytes], given: bytes) -> None:
     """Write a program's input; one that does not read all of it is its own business."""
     with suppress(BrokenPipeError), pipe:
-        left = memoryview(given)
-        while left:
-            left = left[pipe.write(left) :]
+        _write(pipe, given)
+
+
+def _write(pipe: IO[bytes], piece: bytes | memoryview) -> None:
+    left = memoryview(piece)
+    while left:
+        left = left[pipe.write(left) :]

@@ -79,6 +79,14 @@ class Dumps:
             text, hint=advice(text, database, self.server.user) or UNKNOWN, state=problem.state
         )
 
+    def passwords(self) -> bool:
+        """Whether the role may read the hashes of passwords: managed servers keep them from everybody."""
+        try:
+            with self.server.session() as session:
+                return bool(session.rows("select rolpassword::text from pg_catalog.pg_authid limit 1"))
+        except ServerProblem:
+            return False
+
     def gone(self, database: str) -> bool:
         """Whether the server answers and has no such database any more."""
         try:
@@ -110,9 +118,9 @@ class Dumps:
         arguments: Sequence[str],
         count: tuple[Session, tuple[Table, ...]],
     ) -> Dump:
-        counted = stack.enter_context(counting(*count, self.share))
+        # Counting begins once pg_dump has: should it fail before, its transaction would take the snapshot with it.
         dump = stack.enter_context(self._dump(database, snapshot, arguments))
-        dump.counted = counted
+        dump.counted = stack.enter_context(counting(*count, self.share))
         return dump
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from opsd.sources.options import PostgresqlSource
 from opsd.sources.postgresql.session import (
+    TEXT_FORM,
     PsqlSession,
     PsycopgSession,
     ServerProblem,
@@ -46,7 +47,10 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server as one role sees it. What is None comes from libpq's environment, on whichever side the programs run."""
+    """A server as one role sees it. What is None comes from libpq's environment, on whichever side the programs run.
+
+    A lock that is not had after `lock_seconds` is given up: who waits for one holds up those who come later.
+    """
 
     host: str | None = None
     port: int | None = None
@@ -54,6 +58,7 @@ class Server:
     password: str | None = field(default=None, repr=False)
     maintenance_database: str = "postgres"
     via: tuple[str, ...] = ()
+    lock_seconds: int = 60
 
     @classmethod
     def of(cls, options: PostgresqlSource, password: str | None) -> "Server":
@@ -104,9 +109,10 @@ class Server:
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def _connect(self, database: str) -> Session:
+        opening = TEXT_FORM.format(lock_seconds=self.lock_seconds)
         if self.via:
-            return PsqlSession(self.through("psql"), self.address(database), self.environment())
-        return PsycopgSession(self.address(database), self.password)
+            return PsqlSession(self.through("psql"), self.address(database), self.environment(), opening)
+        return PsycopgSession(self.address(database), self.password, opening)
 
 
 def one(session: Session, sql: str) -> str:

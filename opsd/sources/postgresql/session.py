@@ -22,7 +22,7 @@ set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'
 set extra_float_digits = 3; set lc_monetary = 'C'; set xmlbinary = 'base64'; set client_encoding = 'UTF8';
 set quote_all_identifiers = off; set standard_conforming_strings = on;
 set search_path = ''; set row_security = off; set jit = off;
-set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set lock_timeout = '60s';
+set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set lock_timeout = '{lock_seconds}s';
 select case when current_setting('server_version_num')::int >= 170000 then set_config('transaction_timeout', '0', false) end
 """
 
@@ -70,13 +70,13 @@ def text_of(error: Exception) -> str:
 class PsycopgSession:
     """A session through libpq in this process."""
 
-    def __init__(self, connection_string: str, password: str | None) -> None:
+    def __init__(self, connection_string: str, password: str | None, opening: str) -> None:
         try:
             address = connection_string if password is None else make_conninfo(connection_string, password=password)
             self._connection = psycopg.connect(address, autocommit=True)
         except psycopg.Error as error:
             raise ServerProblem(text_of(error), state=error.sqlstate) from error
-        self.run(TEXT_FORM)
+        self.run(opening)
 
     def run(self, sql: str) -> None:
         """Carry out one or several statements."""
@@ -104,7 +104,9 @@ class PsycopgSession:
 class PsqlSession:
     """A session through a psql started elsewhere, which reads statements from its standard input."""
 
-    def __init__(self, command: Sequence[str], connection_string: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], connection_string: str, environment: Mapping[str, str], opening: str
+    ) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - close() ends it
         arguments = [*command, "-X", "-q", "-A", "-t", "-F", _FIELD, "-R", _RECORD, "-P", f"null={_NULL}"]
         arguments += ["-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-d", connection_string]
@@ -116,7 +118,7 @@ class PsqlSession:
         except OSError as error:
             self._errors.close()
             raise ServerProblem(f"{command[0]} can't be started: {error.strerror}") from error
-        self.run(TEXT_FORM)
+        self.run(opening)
 
     def run(self, sql: str) -> None:
         """Carry out one or several statements."""

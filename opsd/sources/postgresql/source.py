@@ -13,7 +13,7 @@ from typing import Any
 
 from opsd.clock import Clock
 from opsd.errors import SourceError, StreamGone
-from opsd.events import Reporter, Warning  # noqa: A004 - the field's word
+from opsd.events import Reporter, Warning
 from opsd.sources.options import PostgresqlSource
 from opsd.sources.postgresql.databases import Choice, Database, choose, file_name, list_databases
 from opsd.sources.postgresql.dump import Dump, parts
@@ -26,11 +26,11 @@ from opsd.sources.protocol import Readable, Stream
 
 GLOBALS = "/globals.sql"
 
-#: What facts say of the server itself. `passwords`: whether the role may read their hashes.
+#: What facts say of the server itself.
 _SERVER = """
 select json_build_object(
   'version', current_setting('server_version'), 'version_number', current_setting('server_version_num')::int,
-  'passwords', has_table_privilege('pg_catalog.pg_authid', 'SELECT'), 'digest', {digest},
+  'digest', {digest},
   'roles', (select count(*) from pg_catalog.pg_roles where rolname !~ '^pg_'))::text
 """
 
@@ -98,10 +98,11 @@ class PostgresqlStreams:
             (row,) = session.rows(_SERVER.format(digest=literal(options.digest)))
             self._about = json.loads(row[0] or "{}")
             choice = choose(list_databases(session), options.databases, options.exclude)
+        self._about["passwords"] = dumps.passwords()
         if not self._about["passwords"]:
             self._reporter.tell(
-                f"{self.label}: roles are saved without their passwords, which only a superuser may read; set them anew "
-                "after a total loss"
+                f"{self.label}: roles are saved without their passwords, which this role may not read; after a total loss, set "
+                "them anew"
             )
         return dumps, choice
 

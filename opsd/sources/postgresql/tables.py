@@ -133,7 +133,8 @@ def _count(number: int, table: Table, share: float) -> str:
     if table.kind == "m":
         return f"select '{number}', count(*)::text, null from {table.quoted}"  # noqa: S608 - quoted
     row = "(o.*)::text" if table.columns is None else f"row({table.columns})::text"
-    return f"select '{number}', count(*)::text, sum({_hash(row, 8)}){_sample(table, row, share)}::text from only {table.quoted} o"
+    total = f"sum({_hash(row, 8)}){_sample(table, row, share)}::text"
+    return f"select '{number}', count(*)::text, {total} from only {table.quoted} o"  # noqa: S608 - quoted
 
 
 def _hash(text: str, width: int) -> str:

@@ -1,0 +1,308 @@
+"""Databases that come back on another server, row for row; and what is refused."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from opsd.clock import FixedClock
+from opsd.errors import RestoreError
+from opsd.events import Recorder
+from opsd.restore.comparison import compare
+from opsd.restore.databases import Content, DatabaseRestore, DatabaseRestorer
+from opsd.restore.roles import restore_roles, statements
+from opsd.sources.postgresql.server import Server
+from tests.support.postgresql import Cluster, running_cluster
+from tests.support.taking import EXOTIC, LARGE_OBJECT, ODD_NAMES, Taken, take
+
+pytest_plugins = ["tests.support.clusters"]
+pytestmark = pytest.mark.postgresql
+
+
+def server(cluster: Cluster, **more: Any) -> Server:
+    return Server(host=cluster.host, user="postgres", **more)
+
+
+def pieces(content: bytes) -> Iterator[bytes | memoryview]:
+    view = memoryview(content)
+    for start in range(0, len(content), 65536):
+        yield view[start : start + 65536]
+
+
+def contents(taken: Taken) -> Mapping[str, Content]:
+    return {path: lambda content=content: pieces(content) for path, content in taken.streams.items()}  # type: ignore[misc]
+
+
+def request(taken: Taken, name: str, target: str | None = None, **more: Any) -> DatabaseRestore:
+    facts = taken.facts["databases"][name]
+    return DatabaseRestore(target=target or name, facts=facts, digest=taken.facts["digest"], **more)
+
+
+def restorer(cluster: Cluster, recorder: Recorder | None = None, **more: Any) -> DatabaseRestorer:
+    return DatabaseRestorer(server(cluster, **more), recorder or Recorder(), FixedClock(10**18))
+
+
+@pytest.mark.parametrize("options", [{}, {"parallel_bytes": 1, "parallel": 3}], ids=["whole", "in parts"])
+def test_a_database_with_one_of_everything_comes_back_whole(
+    cluster: Cluster, other_cluster: Cluster, options: dict[str, int]
+) -> None:
+    cluster.create("shop", EXOTIC)
+    cluster.execute(LARGE_OBJECT, "shop")
+    taken = take(cluster, databases=("shop",), **options)
+    restorer(other_cluster).database(request(taken, "shop"), contents(taken))
+    again = take(other_cluster, databases=("shop",))
+    assert again.tables("shop") == taken.tables("shop")
+    assert len(again.tables("shop")) == 9
+    for statement in (
+        "select last_value, is_called from counter",
+        "select md5(lo_get(4711)), pg_get_userbyid(lomowner) from pg_largeobject_metadata",
+        "select doubled_count()",
+        "select * from totals",
+        "select conname from pg_constraint order by 1",
+        "select obj_description('doubled'::regclass)",
+    ):
+        assert other_cluster.rows(statement, "shop") == cluster.rows(statement, "shop")
+
+
+def test_databases_with_odd_names_come_back_under_their_own_names(cluster: Cluster, other_cluster: Cluster) -> None:
+    for name in ODD_NAMES:
+        cluster.create(name, "create table t as select current_database() as me")
+    taken = take(cluster)
+    for name in ODD_NAMES:
+        restorer(other_cluster).database(request(taken, name), contents(taken))
+        assert other_cluster.rows("select me from t", name) == [(name,)]
+
+
+def test_a_database_comes_back_under_another_name_with_owner_rights_and_settings(
+    cluster: Cluster, other_cluster: Cluster
+) -> None:
+    roles = 'create role "Owner"; create role guest'
+    cluster.execute(roles)
+    other_cluster.execute(roles)
+    cluster.create("shop", "create table t as select 1 as a; alter table t owner to \"Owner\"; grant select on t to guest")
+    for statement in (
+        'alter database shop owner to "Owner"',
+        "revoke all on database shop from public",
+        "grant connect on database shop to guest",
+        "alter database shop set search_path = public, \"$user\", 'odd, one'",
+        "alter role guest in database shop set work_mem = '5MB'",
+        "alter database shop set my.own = 'it''s'",
+        "comment on database shop is 'the shop'",
+        "alter database shop connection limit 7",
+    ):
+        cluster.execute(statement)
+    taken = take(cluster, databases=("shop",))
+    recorder = Recorder()
+    restorer(other_cluster, recorder).database(request(taken, "shop", "copy of shop"), contents(taken))
+    again = take(other_cluster, databases=("copy of shop",)).facts["databases"]["copy of shop"]
+    was = taken.facts["databases"]["shop"]
+    for key in ("owner", "acl", "comment", "connection_limit", "encoding", "collate", "ctype", "tables"):
+        assert again[key] == was[key], key
+    assert sorted(again["settings"]) == sorted(was["settings"])
+    assert recorder.warnings == [warning for warning in recorder.warnings if warning.subject == "pg_restore"]
+    rights = "select pg_get_userbyid(relowner), relacl::text from pg_class where relname = 't'"
+    assert other_cluster.rows(rights, "copy of shop") == cluster.rows(rights, "shop")
+
+
+def test_an_existing_database_is_refused_and_untouched(cluster: Cluster) -> None:
+    cluster.create("shop", "create table t as select 1 as a")
+    taken = take(cluster, databases=("shop",))
+    cluster.execute("update t set a = 2", "shop")
+    with pytest.raises(RestoreError, match="exists already") as caught:
+        restorer(cluster).database(request(taken, "shop"), contents(taken))
+    assert caught.value.hint
+    assert "--in-place" in caught.value.hint
+    assert cluster.rows("select a from t", "shop") == [(2,)]
+
+
+@pytest.mark.parametrize("drop_old", [False, True])
+def test_in_place_swaps_at_the_end_and_keeps_the_old_unless_asked(cluster: Cluster, *, drop_old: bool) -> None:
+    cluster.create("shop", "create table t as select 1 as a")
+    taken = take(cluster, databases=("shop",))
+    cluster.execute("update t set a = 2", "shop")
+    recorder = Recorder()
+    with cluster.connect("shop"):  # Somebody is still there.
+        restorer(cluster, recorder).database(request(taken, "shop", in_place=True, drop_old=drop_old), contents(taken))
+    assert cluster.rows("select a from t", "shop") == [(1,)]
+    names = [name for (name,) in cluster.rows("select datname from pg_database where datname like 'shop%' order by 1")]
+    if drop_old:
+        assert names == ["shop"]
+    else:
+        assert names == ["shop", "shop_before_opsd_20010909_014640"]
+        assert cluster.rows("select a from t", names[1]) == [(2,)]
+        assert names[1] in recorder.lines[-1]
+
+
+def test_in_place_of_the_maintenance_database_itself(cluster: Cluster) -> None:
+    cluster.create("main", "create table t as select 1 as a")
+    taken = take(cluster, databases=("main",))
+    cluster.execute("update t set a = 2", "main")
+    asked = request(taken, "main", in_place=True, drop_old=True)
+    restorer(cluster, maintenance_database="main").database(asked, contents(taken))
+    assert cluster.rows("select a from t", "main") == [(1,)]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_stream_cut_off_half_way_leaves_everything_as_it_was(cluster: Cluster, *, in_place: bool) -> None:
+    cluster.create("shop", "create table t as select g, repeat('x', 100) from generate_series(1, 3000) g")
+    taken = take(cluster, databases=("shop",))
+    taken.streams["/shop.dump"] = taken.streams["/shop.dump"][:200_000]
+    target = "shop" if in_place else "fresh"
+    with pytest.raises(RestoreError, match="can't be restored"):
+        restorer(cluster).database(request(taken, "shop", target, in_place=in_place), contents(taken))
+    names = cluster.rows("select datname from pg_database where not datistemplate order by 1")
+    assert names == [("postgres",), ("shop",)]
+    assert cluster.rows("select count(*) from t", "shop") == [(3000,)]
+
+
+def test_an_error_of_the_repository_stops_a_restore_and_leaves_nothing(cluster: Cluster) -> None:
+    cluster.create("shop", "create table t as select 1 as a")
+    taken = take(cluster, databases=("shop",))
+
+    def broken() -> Iterator[bytes]:
+        yield taken.streams["/shop.dump"][:500]
+        raise KeyError("a blob")
+
+    with pytest.raises(KeyError, match="a blob"):
+        restorer(cluster).database(request(taken, "shop", "fresh"), {"/shop.dump": broken})
+    assert cluster.rows("select count(*) from pg_database where datname = 'fresh'") == [(0,)]
+
+
+def test_rows_that_are_not_the_snapshots_are_an_error_and_do_not_take_the_place(cluster: Cluster) -> None:
+    cluster.create("shop", "create table t as select 1 as a; create table u as select 1 as a")
+    taken = take(cluster, databases=("shop",))
+    taken.facts["databases"]["shop"]["tables"]["public.t"][1] = "0" * 16
+    taken.facts["databases"]["shop"]["tables"]["public.u"][0] = 5
+    cluster.execute("update t set a = 2", "shop")
+    with pytest.raises(RestoreError, match=r"public\.t has other content in its 1 rows; public\.u has 1 rows instead of 5"):
+        restorer(cluster).database(request(taken, "shop", in_place=True), contents(taken))
+    assert cluster.rows("select a from t", "shop") == [(2,)]
+
+
+def test_comparison_names_each_difference(cluster: Cluster) -> None:
+    cluster.create("shop", "create table a as select 1 as n; create table b as select 1 as n; create table c as select 1 as n")
+    taken = take(cluster, databases=("shop",))
+    facts = taken.facts["databases"]["shop"]
+    assert compare(server(cluster), "shop", facts, "full") == []
+    cluster.execute("update a set n = 2; delete from b; drop table c; create table d ()", "shop")
+    assert compare(server(cluster), "shop", facts, "full") == [
+        "public.a has other content in its 1 rows",
+        "public.b has 0 rows instead of 1",
+        "public.c is missing",
+        "public.d is there and not in the snapshot",
+    ]
+
+
+def test_a_sampled_digest_is_the_same_after_a_restore(cluster: Cluster, other_cluster: Cluster) -> None:
+    fill = "create table t as select g as id, md5(g::text) as v from generate_series(1, 2000) g; alter table t add primary key (id)"
+    cluster.create("shop", fill)
+    taken = take(cluster, databases=("shop",), digest="10%")
+    restorer(other_cluster).database(request(taken, "shop"), contents(taken))
+    facts = taken.facts["databases"]["shop"]
+    other_cluster.execute("update t set v = 'other'", "shop")
+    assert compare(server(other_cluster), "shop", facts, "10%") == ["public.t has other content in its 2000 rows"]
+
+
+@pytest.mark.parametrize("options", [{}, {"parallel_bytes": 1}], ids=["whole", "in parts"])
+def test_one_table_comes_back_into_a_fresh_or_existing_database(cluster: Cluster, options: dict[str, int]) -> None:
+    cluster.create("shop", EXOTIC)
+    taken = take(cluster, databases=("shop",), **options)
+    title = '"Mixed.Case"."a ""table"", only"'
+    restorer(cluster).table(request(taken, "shop", "some rows"), title, contents(taken))
+    restorer(cluster).table(request(taken, "shop", "some rows"), "public.doubled", contents(taken))
+    again = take(cluster, databases=("some rows",)).tables("some rows")
+    assert again == {name: taken.tables("shop")[name] for name in (title, "public.doubled")}
+
+
+def test_a_table_that_is_there_or_unknown_is_refused(cluster: Cluster) -> None:
+    cluster.create("shop", "create table orders as select 1 as a")
+    taken = take(cluster, databases=("shop",))
+    with pytest.raises(RestoreError, match=r"has a table public\.orders already"):
+        restorer(cluster).table(request(taken, "shop"), "public.orders", contents(taken))
+    with pytest.raises(RestoreError, match="no table orders") as caught:
+        restorer(cluster).table(request(taken, "shop"), "orders", contents(taken))
+    assert caught.value.hint == "did you mean public.orders?"
+
+
+def test_roles_come_back_with_passwords_and_existing_ones_stay(cluster: Cluster, other_cluster: Cluster) -> None:
+    cluster.execute(
+        "create role staff; create role \"Anne; 'x'\" login password 'secret' in role staff; create role kept superuser;"
+        "comment on role staff is 'it''s; odd\n-- still'; alter role staff set work_mem = '7MB'; grant staff to kept"
+    )
+    other_cluster.execute("create role kept")
+    taken = take(cluster)
+    recorder = Recorder()
+    new = restore_roles(server(other_cluster), taken.streams["/globals.sql"].decode(), recorder)
+    assert new == ["Anne; 'x'", "staff"]
+    assert recorder.warnings == []
+    other_cluster.create("shop")
+    with other_cluster.connect("shop", "Anne; 'x'", password="secret"):
+        pass
+    assert other_cluster.rows("select rolsuper from pg_roles where rolname = 'kept'") == [(False,)]
+    assert other_cluster.rows("select member::regrole::text from pg_auth_members where roleid = 'staff'::regrole") == [
+        ("\"Anne; 'x'\"",)
+    ]
+    assert other_cluster.rows("select rolconfig, shobj_description(oid, 'pg_authid') from pg_roles where rolname = 'staff'") == [
+        (["work_mem=7MB"], "it's; odd\n-- still")
+    ]
+
+
+def test_a_statement_that_fails_is_a_warning_without_the_password(cluster: Cluster) -> None:
+    recorder = Recorder()
+    restore_roles(server(cluster), "CREATE ROLE new; ALTER ROLE new WITH FLYING PASSWORD 'hash';", recorder)
+    (warning,) = recorder.warnings
+    assert warning.subject == "ALTER ROLE new"
+    assert "hash" not in warning.problem
+
+
+def test_a_script_is_taken_apart_at_its_own_semicolons() -> None:
+    script = "-- a; b\n\\restrict x;y\nSET a = 'b;\\';\nCREATE ROLE \"c;\"\"d\";\nSELECT E'\\';' - 1;\n\\unrestrict x\n"
+    assert list(statements(script)) == ["SET a = 'b;\\'", 'CREATE ROLE "c;""d"', "SELECT E'\\';' - 1"]
+
+
+def test_missing_roles_cost_owners_and_a_warning_not_the_restore(cluster: Cluster, other_cluster: Cluster) -> None:
+    cluster.execute("create role lost")
+    cluster.create("shop", "create table t as select 1 as a; alter table t owner to lost")
+    taken = take(cluster, databases=("shop",))
+    recorder = Recorder()
+    restorer(other_cluster, recorder).database(request(taken, "shop"), contents(taken))
+    assert other_cluster.rows("select pg_get_userbyid(relowner) from pg_class where relname = 't'", "shop") == [("postgres",)]
+    assert any("no role lost" in warning.problem for warning in recorder.warnings)
+
+
+def test_a_pg_restore_with_a_known_hole_is_named(cluster: Cluster) -> None:
+    cluster.create("shop")
+    taken = take(cluster, databases=("shop",))
+    recorder = Recorder()
+    restorer(cluster, recorder).database(request(taken, "shop", "copy"), contents(taken))
+    major, minor = server(cluster).tools().version
+    sound = {14: 25, 15: 20, 16: 16, 17: 12, 18: 7}.get(major, 0)
+    assert bool(recorder.warnings) == (minor < sound)
+    assert all(f"pg_restore {major}.{minor}" in warning.problem for warning in recorder.warnings)
+
+
+def test_programs_that_run_elsewhere_restore_as_well(cluster: Cluster, other_cluster: Cluster) -> None:
+    cluster.create("shop", EXOTIC)
+    taken = take(cluster, databases=("shop",))
+    via = ("env", "OPSD_ELSEWHERE=1")
+    restorer(other_cluster, via=via).database(request(taken, "shop"), contents(taken))
+    restorer(other_cluster, via=via).database(request(taken, "shop", in_place=True), contents(taken))
+    assert take(other_cluster, databases=("shop",)).tables("shop") == taken.tables("shop")
+
+
+@pytest.mark.slow
+def test_two_hundred_databases_are_saved_and_come_back_on_another_server() -> None:
+    with running_cluster() as cluster, running_cluster() as other:
+        cluster.create("model", "create table orders as select g as id from generate_series(1, 10) g")
+        for number in range(200):
+            cluster.create(f"shop_{number:03}", f"insert into orders values ({number})", template="model")
+        taken = take(cluster, databases=("shop_*",), parallel=2)
+        assert not taken.failures
+        assert len(taken.facts["databases"]) == 200
+        for name in taken.facts["databases"]:
+            restorer(other).database(request(taken, name), contents(taken))
+        again = take(other, databases=("shop_*",), parallel=2)
+    assert {name: again.tables(name) for name in again.facts["databases"]} == {
+        name: taken.tables(name) for name in taken.facts["databases"]
+    }
+    assert len({again.tables(name)["public.orders"][1] for name in again.facts["databases"]}) == 200
