@@ -16,7 +16,7 @@ _KIT = """
   Print this now and keep it off this machine. It opens the repository when
   passphrase, configuration and host are gone: opsd restore --repository URL --kit
   Whoever holds it reads everything. It is shown only this once and stored nowhere;
-  'opsd key add --kit' makes another.
+  'opsd key add --new-kit' makes another.
 """
 
 

@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -35,6 +36,7 @@ DEFAULT_DOMAIN: Final = 1
 ARGON2: Final = {"memory_kib": 64 * 1024, "iterations": 3, "lanes": 4}
 #: A slot that asks for more is refused: it comes from the store and nobody vouched for it yet.
 _ARGON2_LIMIT_KIB: Final = 4 * 1024 * 1024
+_ARGON2_TURN: Final = Lock()
 _HPKE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
@@ -280,14 +282,15 @@ class Slot:
 
 
 def argon2_key(passphrase: bytes, parameters: Map) -> bytes:
-    """32 bytes from a passphrase; `parameters` as in the slot."""
-    return Argon2id(
-        salt=bytes(parameters["salt"]),
-        length=32,
-        iterations=int(parameters["iterations"]),
-        lanes=int(parameters["lanes"]),
-        memory_cost=int(parameters["memory_kib"]),
-    ).derive(passphrase)
+    """32 bytes from a passphrase; `parameters` as in the slot. One at a time: several at once wait for each other for ever."""
+    with _ARGON2_TURN:
+        return Argon2id(
+            salt=bytes(parameters["salt"]),
+            length=32,
+            iterations=int(parameters["iterations"]),
+            lanes=int(parameters["lanes"]),
+            memory_cost=int(parameters["memory_kib"]),
+        ).derive(passphrase)
 
 
 def _slot_context(head: bytes) -> bytes:

@@ -194,3 +194,21 @@ def test_a_marked_snapshot_is_no_ground_for_reuse(tmp_path: Path, tree: Path) ->
     clock.advance(5 * 86_400 * 10**9)
     Prune(world.open(), options).carry_out()
     assert world.contents() == on_disk(tree)
+
+
+def test_a_lost_index_is_rebuilt_from_the_packs_footers(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    world.backup(files(tree))
+    for info in list(world.store.list("index/")):
+        world.store.delete(info.name)
+    assert world.contents() == on_disk(tree)
+    second = world.backup(files(tree))
+    assert second.snapshot.added_bytes < 20_000
+    assert list(world.store.list("index/"))
+    assert world.contents() == on_disk(tree)
+
+
+def test_two_snapshots_of_one_moment_keep_their_order(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    ids = [world.backup(files(tree)).snapshot.id for _ in range(3)]
+    assert [each.id for each in world.open().snapshots()] == ids
