@@ -6,15 +6,16 @@ and said what it affects. Nothing is changed unless `repair` is asked for, and t
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from threading import Lock
 from typing import Final
 
-from opsd.errors import IntegrityError, KeyMissing, NewerFormat, ObjectDamaged, ObjectLost, ObjectNotFound, OpsdError
+from opsd.errors import IntegrityError, KeyMissing, NewerFormat, ObjectDamaged, ObjectNotFound, OpsdError
 from opsd.events import Reporter
-from opsd.model import EntryType
+from opsd.model import Entry, EntryType
 from opsd.repository.blobs import BlobReader, PackReader
 from opsd.repository.catalog import Catalog, Place, footer_of, load_catalog
 from opsd.repository.format import Kind, check_name
@@ -22,6 +23,7 @@ from opsd.repository.frames import FrameDamaged, FrameRow, open_frame
 from opsd.repository.index import IndexPart, PackRow, decode_index
 from opsd.repository.keys import decode_slot
 from opsd.repository.manifest import Manifest
+from opsd.repository.pagemap import decode_page_hunk
 from opsd.repository.references import FrameSet
 from opsd.repository.repository import Repository
 from opsd.repository.run import frames_of
@@ -33,7 +35,8 @@ _THREADS: Final = 2
 #: Paths named for a damaged pack at most.
 _PATHS_NAMED: Final = 10
 
-Frames = frozenset[tuple[bytes, int]]
+Frame = tuple[bytes, int]
+Footers = dict[str, tuple[PackRow, tuple[FrameRow, ...]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +72,28 @@ class CheckReport:
     decoded: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Damage:
+    """A damaged pack: what is wrong, the frames that may be hit, or all frames of some births where its footer can't be read."""
+
+    problem: str
+    frames: frozenset[Frame] = frozenset()
+    births: frozenset[bytes] = frozenset()
+
+    def touches(self, needed: FrameSet, whole: Collection[Frame]) -> bool:
+        """Whether one of these frames stands in no whole pack and may be hit."""
+        if any(frame in needed and frame not in whole for frame in self.frames):
+            return True
+        return bool(self.births) and any(frame[0] in self.births and frame not in whole for frame in needed.frames())
+
+
 @dataclass(slots=True)
 class _Found:
     """What has been found so far."""
 
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-    damaged: dict[str, tuple[str, Frames]] = field(default_factory=dict)
+    damaged: dict[str, _Damage] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
     def add(self, error: OpsdError, name: str = "") -> None:
@@ -113,10 +131,10 @@ class Check:
         if catalog.orphans:
             self._found.notices.append(f"{len(catalog.orphans)} packs stand in no index; they are read by their footers until the next backup")
         footers = self._footers(catalog)
-        self._needed(manifests, catalog, footers)
+        self._needed(manifests, footers)
         chosen = self._chosen(list(catalog.packs.values()))
         self._read(chosen, footers)
-        self._name_what_is_affected(manifests, catalog)
+        self._name_what_is_affected(manifests, catalog, footers)
         return CheckReport(
             problems=tuple(self._found.problems),
             notices=tuple(self._found.notices),
@@ -202,29 +220,21 @@ class Check:
 
     # Packs
 
-    def _footers(self, catalog: Catalog) -> dict[str, tuple[PackRow, tuple[FrameRow, ...]]]:
+    def _footers(self, catalog: Catalog) -> Footers:
         footers = {}
         for info in catalog.packs.values():
             try:
                 footers[info.name] = footer_of(self._place, info)
             except (IntegrityError, NewerFormat) as error:
-                frames = frozenset(self._frames_by_index(catalog, info))
-                self._found.damaged[info.name] = (getattr(error, "problem", str(error)), frames)
+                births = {birth for birth, rows in catalog.objects.items() if any(row.name == info.name for row in rows)}
+                problem = getattr(error, "problem", str(error))
+                self._found.damaged[info.name] = _Damage(problem=problem, births=frozenset(births))
         return footers
 
-    def _frames_by_index(self, catalog: Catalog, info: ObjectInfo) -> Iterator[tuple[bytes, int]]:
-        """What the index knows of a pack whose footer can't be read: -1 stands for every frame of that birth."""
-        for rows in catalog.objects.values():
-            for row in rows:
-                if row.name == info.name:
-                    yield row.birth, -1
-
-    def _needed(
-        self, manifests: Iterable[Manifest], catalog: Catalog, footers: dict[str, tuple[PackRow, tuple[FrameRow, ...]]]
-    ) -> None:
+    def _needed(self, manifests: Iterable[Manifest], footers: Footers) -> None:
         """Every frame that a manifest needs stands in some listed pack with a valid footer."""
         there = {(row.birth, row.number) for _, rows in footers.values() for row in rows}
-        known_bad = {birth for _, frames in self._found.damaged.values() for birth, _ in frames}
+        known_bad = {birth for damage in self._found.damaged.values() for birth in damage.births}
         lost: dict[bytes, list[str]] = defaultdict(list)
         for manifest in manifests:
             try:
@@ -234,7 +244,6 @@ class Check:
                 continue
             for birth in {birth for birth, number in frames.frames() if (birth, number) not in there} - known_bad:
                 lost[birth].append(manifest.summary.id)
-        del catalog
         for birth, snapshots in lost.items():
             hint = "restore the pack from a copy"
             text = "a pack born with this id is missing, or what is there no longer holds all of it"
@@ -249,7 +258,7 @@ class Check:
         count = len(packs) if self._options.share >= 1 else max(1, round(len(packs) * self._options.share)) if packs else 0
         return sorted(random.Random(self._options.seed).sample(packs, count), key=lambda each: each.name)  # noqa: S311 - a sample, no secret
 
-    def _read(self, packs: list[ObjectInfo], footers: dict[str, tuple[PackRow, tuple[FrameRow, ...]]]) -> None:
+    def _read(self, packs: list[ObjectInfo], footers: Footers) -> None:
         self._reporter.stage("data", sum(info.size for info in packs))
         reader = PackReader(self._place)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-check") as pool:
@@ -267,70 +276,94 @@ class Check:
             check_name(info.name, content[:count], Kind.PACK)
         except (IntegrityError, NewerFormat) as error:
             problem = getattr(error, "problem", str(error))
-        bad = self._bad_frames(reader, footer, content[:count]) if footer and self._decodes else []
+        rows = footer[1] if footer else ()
+        bad, unread = self._bad_frames(reader, footer, content[:count]) if footer and self._decodes else ({}, set(rows))
         with self._found.lock:
             self._bytes_read += count
             if (problem or bad) and info.name not in self._found.damaged:
-                frames = frozenset((row.birth, row.number) for row, _ in bad)
-                self._found.damaged[info.name] = (problem or bad[0][1], frames)
+                # What no key at hand opens may be what is hit.
+                hit = {(row.birth, row.number) for row in (*bad, *(unread if problem else ()))}
+                problem = problem or next(iter(bad.values()))
+                self._found.damaged[info.name] = _Damage(problem=problem, frames=frozenset(hit))
         self._reporter.advance(size=count)
 
     def _bad_frames(
         self, reader: PackReader, footer: tuple[PackRow, tuple[FrameRow, ...]], content: memoryview
-    ) -> list[tuple[FrameRow, str]]:
+    ) -> tuple[dict[FrameRow, str], set[FrameRow]]:
+        """The frames that do not hold, and those that this ring has no key for."""
         pack, rows = footer
-        bad = []
+        bad: dict[FrameRow, str] = {}
+        unread = set()
         for row in rows:
             try:
                 open_frame(reader.keys(pack, row), row, content[row.offset : row.offset + row.stored_length])
             except FrameDamaged as error:
-                bad.append((row, f"the frame at byte {row.offset}: {error}"))
+                bad[row] = f"the frame at byte {row.offset}: {error}"
             except KeyMissing:
-                continue
+                unread.add(row)
             except ObjectDamaged as error:
-                bad.append((row, error.problem))
-        return bad
+                bad[row] = error.problem
+        return bad, unread
 
     # What it affects
 
-    def _name_what_is_affected(self, manifests: list[Manifest], catalog: Catalog) -> None:
-        for name, (problem, frames) in sorted(self._found.damaged.items()):
-            affected = [each for each in manifests if _touches(frames_of(self._repository, each), frames)] if frames else []
-            affected.sort(key=lambda each: -each.summary.started)
-            paths = tuple(self._paths(affected[0], catalog, frames)) if affected and self._decodes else ()
-            hint = "heal it from a copy; else run 'opsd check --repair', so that the next backup stores anew what it held"
-            if not affected:
-                hint = "no snapshot needs the damaged part; heal it from a copy, or run 'opsd check --repair'"
-            ids = tuple(each.summary.id for each in affected)
-            self._found.problems.append(Problem(object=name, problem=problem, snapshots=ids, paths=paths, hint=hint))
+    def _name_what_is_affected(self, manifests: Iterable[Manifest], catalog: Catalog, footers: Footers) -> None:
+        damaged = self._found.damaged
+        if not damaged:
+            return
+        whole = {(row.birth, row.number) for name, (_, rows) in footers.items() if name not in damaged for row in rows}
+        affected: dict[str, list[Manifest]] = {name: [] for name in sorted(damaged)}
+        for manifest in sorted(manifests, key=lambda each: -each.summary.started):
+            try:
+                needed = frames_of(self._repository, manifest)
+            except IntegrityError:
+                continue  # reported before
+            for name, found in affected.items():
+                if damaged[name].touches(needed, whole):
+                    found.append(manifest)
+        for name, found in affected.items():
+            self._found.problems.append(self._affected(name, found, catalog, whole))
 
-    def _paths(self, manifest: Manifest, catalog: Catalog, frames: Frames) -> Iterator[str]:
+    def _affected(self, name: str, manifests: list[Manifest], catalog: Catalog, whole: Collection[Frame]) -> Problem:
+        damage = self._found.damaged[name]
+        paths: tuple[str, ...] = ()
+        if manifests and self._decodes:
+            paths = tuple(islice(self._paths(manifests[0], catalog, damage, whole), _PATHS_NAMED))
+        hint = "heal it from a copy; else run 'opsd check --repair', so that the next backup stores anew what it held"
+        if not manifests:
+            hint = "no snapshot needs the damaged part; heal it from a copy, or run 'opsd check --repair'"
+        ids = tuple(each.summary.id for each in manifests)
+        return Problem(object=name, problem=damage.problem, snapshots=ids, paths=paths, hint=hint)
+
+    def _paths(self, manifest: Manifest, catalog: Catalog, damage: _Damage, whole: Collection[Frame]) -> Iterator[str]:
         """Some of the paths in a snapshot whose content stands in damaged frames."""
         reader = self._repository.reader(manifest, catalog)
-        count = 0
         try:
             for tree in reader.trees():
                 for folder in reader.folders(tree):
                     for entry in folder.entries:
-                        if entry.type is EntryType.FILE and count < _PATHS_NAMED and self._hit(reader.blobs, entry.content, entry.pages, frames):
-                            count += 1
-                            yield f"{tree.label}:{(folder.path.rstrip(b'/') + b'/' + entry.name).decode('utf-8', 'backslashreplace')}"
-        except (IntegrityError, KeyMissing, ObjectLost):
+                        if entry.type is EntryType.FILE and _is_hit(reader.blobs, entry, damage, whole):
+                            path = folder.path.rstrip(b"/") + b"/" + entry.name
+                            yield f"{tree.label}:{path.decode('utf-8', 'backslashreplace')}"
+        except (IntegrityError, KeyMissing):
             yield "(the list of names itself is affected)"
 
-    @staticmethod
-    def _hit(blobs: BlobReader, content: object, pages: object, frames: Frames) -> bool:
-        found = FrameSet()
-        if isinstance(content, bytes):
-            found.add_references(content)
-        elif isinstance(content, tuple):
-            for reference in blobs.references(content):
-                found.add(*reference.frame)
-        if isinstance(pages, bytes):
-            found.add_references(pages)
-        return _touches(found, frames)
+
+def _is_hit(blobs: BlobReader, entry: Entry, damage: _Damage, whole: Collection[Frame]) -> bool:
+    """Whether an entry's content stands in damaged frames, or can't be found because of them."""
+    try:
+        return damage.touches(_frames_of_entry(blobs, entry), whole)
+    except IntegrityError:
+        return True
 
 
-def _touches(needed: FrameSet, frames: Frames) -> bool:
-    births = set(needed.births())
-    return any((birth in births) if number < 0 else ((birth, number) in needed) for birth, number in frames)
+def _frames_of_entry(blobs: BlobReader, entry: Entry) -> FrameSet:
+    found = FrameSet()
+    for content in (entry.content, entry.pages):
+        for reference in () if content is None else blobs.references(content):
+            found.add(*reference.frame)
+            if content is entry.pages:
+                for page in decode_page_hunk(bytes(blobs.blob(reference))).pages():
+                    if page.birth is not None:
+                        found.add(page.birth, page.number >> 16)
+    return found
