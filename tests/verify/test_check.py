@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from opsd.errors import OpsdError
 from opsd.model import SnapshotSummary
 from opsd.repository.catalog import footer_of
 from opsd.repository.format import Kind, name_for
