@@ -51,6 +51,7 @@ class DatabaseRestorer:
         self._server = server
         self._reporter = reporter
         self._clock = clock
+        self._known: Tools | None = None
 
     def database(self, request: DatabaseRestore, contents: Mapping[str, Content]) -> None:
         """Restore a whole database; `contents` has its streams by path.
@@ -99,13 +100,21 @@ class DatabaseRestorer:
         return self._server.to(maintenance_database="template1") if target == own else self._server
 
     def _tools(self) -> Tools:
-        tools = self._server.tools()
+        if self._known is None:
+            self._known = self._server.tools()
+            self._warn_of_holes(self._known)
+        return self._known
+
+    def _warn_of_holes(self, tools: Tools) -> None:
         major, minor = tools.version
         if minor < SOUND.get(major, 0) or major < min(SOUND):
             text = f"pg_restore {major}.{minor} may run commands that a forged dump holds (CVE-2026-116314)"
-            hint = f"upgrade the PostgreSQL client programs to {major}.{SOUND.get(major, 0)}" if major in SOUND else None
-            self._reporter.warn(Warning(subject="pg_restore", problem=text, hint=hint or "upgrade them to a supported version"))
-        return tools
+            hint = (
+                f"upgrade the PostgreSQL client programs to {major}.{SOUND.get(major, 0)}" if major in SOUND else None
+            )
+            self._reporter.warn(
+                Warning(subject="pg_restore", problem=text, hint=hint or "upgrade them to a supported version")
+            )
 
     def _create(self, request: DatabaseRestore, name: str) -> None:
         with self._administration(request.target).session() as session:

@@ -37,13 +37,25 @@ def complete(server: Server, name: str, facts: Mapping[str, Any]) -> Iterator[Wa
     for role, settings in facts["settings"]:
         for setting in settings:
             groups[f"setting {setting.partition('=')[0]} {role}".strip()] = _setting(name, role, setting)
+    try:
+        _carry_out(server, [statement for statements in groups.values() for statement in statements])
+    except ServerProblem:
+        # Something can't be had: which, shows one by one. All of these may be said twice.
+        yield from _one_by_one(server, name, groups)
+
+
+def _one_by_one(server: Server, name: str, groups: Mapping[str, list[str]]) -> Iterator[Warning]:
     for what, statements in groups.items():
         try:
-            with server.session() as session:
-                for statement in statements:
-                    session.run(statement)
+            _carry_out(server, statements)
         except ServerProblem as problem:
             yield Warning(subject=f"database {name}", problem=f"its {what} could not be restored: {problem}")
+
+
+def _carry_out(server: Server, statements: list[str]) -> None:
+    with server.session() as session:
+        for statement in statements:
+            session.run(statement)
 
 
 def _rights(name: str, acl: list[list[Any]] | None) -> Iterator[str]:

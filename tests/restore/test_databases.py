@@ -79,7 +79,9 @@ def test_a_database_comes_back_under_another_name_with_owner_rights_and_settings
     roles = 'create role "Owner"; create role guest'
     cluster.execute(roles)
     other_cluster.execute(roles)
-    cluster.create("shop", "create table t as select 1 as a; alter table t owner to \"Owner\"; grant select on t to guest")
+    cluster.create(
+        "shop", 'create table t as select 1 as a; alter table t owner to "Owner"; grant select on t to guest'
+    )
     for statement in (
         'alter database shop owner to "Owner"',
         "revoke all on database shop from public",
@@ -102,6 +104,19 @@ def test_a_database_comes_back_under_another_name_with_owner_rights_and_settings
     assert recorder.warnings == [warning for warning in recorder.warnings if warning.subject == "pg_restore"]
     rights = "select pg_get_userbyid(relowner), relacl::text from pg_class where relname = 't'"
     assert other_cluster.rows(rights, "copy of shop") == cluster.rows(rights, "shop")
+
+
+def test_a_setting_of_a_lost_role_is_a_warning_and_the_others_come_back(
+    cluster: Cluster, other_cluster: Cluster
+) -> None:
+    cluster.execute("create role lost")
+    cluster.create("shop", "create table t as select 1 as a")
+    cluster.execute("alter role lost in database shop set work_mem = '5MB'; comment on database shop is 'the shop'")
+    taken = take(cluster, databases=("shop",))
+    recorder = Recorder()
+    restorer(other_cluster, recorder).database(request(taken, "shop"), contents(taken))
+    assert any("its setting work_mem lost could not be restored" in warning.problem for warning in recorder.warnings)
+    assert take(other_cluster, databases=("shop",)).facts["databases"]["shop"]["comment"] == "the shop"
 
 
 def test_an_existing_database_is_refused_and_untouched(cluster: Cluster) -> None:
@@ -174,13 +189,17 @@ def test_rows_that_are_not_the_snapshots_are_an_error_and_do_not_take_the_place(
     taken.facts["databases"]["shop"]["tables"]["public.t"][1] = "0" * 16
     taken.facts["databases"]["shop"]["tables"]["public.u"][0] = 5
     cluster.execute("update t set a = 2", "shop")
-    with pytest.raises(RestoreError, match=r"public\.t has other content in its 1 rows; public\.u has 1 rows instead of 5"):
+    with pytest.raises(
+        RestoreError, match=r"public\.t has other content in its 1 rows; public\.u has 1 rows instead of 5"
+    ):
         restorer(cluster).database(request(taken, "shop", in_place=True), contents(taken))
     assert cluster.rows("select a from t", "shop") == [(2,)]
 
 
 def test_comparison_names_each_difference(cluster: Cluster) -> None:
-    cluster.create("shop", "create table a as select 1 as n; create table b as select 1 as n; create table c as select 1 as n")
+    cluster.create(
+        "shop", "create table a as select 1 as n; create table b as select 1 as n; create table c as select 1 as n"
+    )
     taken = take(cluster, databases=("shop",))
     facts = taken.facts["databases"]["shop"]
     assert compare(server(cluster), "shop", facts, "full") == []
@@ -242,9 +261,9 @@ def test_roles_come_back_with_passwords_and_existing_ones_stay(cluster: Cluster,
     assert other_cluster.rows("select member::regrole::text from pg_auth_members where roleid = 'staff'::regrole") == [
         ("\"Anne; 'x'\"",)
     ]
-    assert other_cluster.rows("select rolconfig, shobj_description(oid, 'pg_authid') from pg_roles where rolname = 'staff'") == [
-        (["work_mem=7MB"], "it's; odd\n-- still")
-    ]
+    assert other_cluster.rows(
+        "select rolconfig, shobj_description(oid, 'pg_authid') from pg_roles where rolname = 'staff'"
+    ) == [(["work_mem=7MB"], "it's; odd\n-- still")]
 
 
 def test_a_statement_that_fails_is_a_warning_without_the_password(cluster: Cluster) -> None:
@@ -266,7 +285,9 @@ def test_missing_roles_cost_owners_and_a_warning_not_the_restore(cluster: Cluste
     taken = take(cluster, databases=("shop",))
     recorder = Recorder()
     restorer(other_cluster, recorder).database(request(taken, "shop"), contents(taken))
-    assert other_cluster.rows("select pg_get_userbyid(relowner) from pg_class where relname = 't'", "shop") == [("postgres",)]
+    assert other_cluster.rows("select pg_get_userbyid(relowner) from pg_class where relname = 't'", "shop") == [
+        ("postgres",)
+    ]
     assert any("no role lost" in warning.problem for warning in recorder.warnings)
 
 

@@ -126,4 +126,16 @@ comment on table doubled is 'it''s; a comment';
 #: A large object of a few pages; needs a superuser's read, or lo_compat_privileges.
 LARGE_OBJECT = "select lo_from_bytea(4711, decode(repeat('00ff41', 5000), 'hex'))"
 
-ODD_NAMES = ("my db", "a/b", "x'y", 'quo"te', "Größe 漢字", ".hidden", "100%", "host=evil dbname=postgres", "a\\b", "a.dump", "-x")
+ODD_NAMES = (
+    "my db",
+    "a/b",
+    "x'y",
+    'quo"te',
+    "Größe 漢字",
+    ".hidden",
+    "100%",
+    "host=evil dbname=postgres",
+    "a\\b",
+    "a.dump",
+    "-x",
+)

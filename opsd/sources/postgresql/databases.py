@@ -112,4 +112,3 @@ def _any(name: str, patterns: Iterable[str]) -> bool:
 
 def _is_pattern(text: str) -> bool:
     return any(c in text for c in "*?[")
-

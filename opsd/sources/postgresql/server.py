@@ -41,7 +41,10 @@ _HINTS = (
     (r"starting up|shutting down|in recovery mode", "the server is not ready: try again in a moment"),
     (r"lock timeout", "another session keeps a table locked: see pg_locks, and run the backup at another time"),
     (r"refused|no such file|timeout|timed out|could not translate|not known|unreachable", _DOWN),
-    (r"server closed|closed the connection|connection .*lost|terminating connection|ssl connection has been closed", _DIED),
+    (
+        r"server closed|closed the connection|connection .*lost|terminating connection|ssl connection has been closed",
+        _DIED,
+    ),
 )
 
 
@@ -93,7 +96,9 @@ class Server:
             session = self._connect(name)
         except ServerProblem as problem:
             hint = advice(str(problem), name, self.user)
-            raise ServerProblem(f"can't connect to database {name}: {problem}", hint=hint, state=problem.state) from problem
+            raise ServerProblem(
+                f"can't connect to database {name}: {problem}", hint=hint, state=problem.state
+            ) from problem
         try:
             yield session
         finally:

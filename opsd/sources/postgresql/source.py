@@ -111,7 +111,9 @@ class PostgresqlStreams:
         yield self._stream(GLOBALS, partial(self._opened, dumps, None, roles, _nothing))
         for database in choice.databases:
             if not database.valid:
-                self._warn(database.name, "a DROP DATABASE of it was interrupted, it can't be read any more", "drop it again")
+                self._warn(
+                    database.name, "a DROP DATABASE of it was interrupted, it can't be read any more", "drop it again"
+                )
             elif database.size > self._options.parallel_bytes:
                 yield from self._large(dumps, database, held)
             else:
@@ -121,7 +123,9 @@ class PostgresqlStreams:
     def _whole(self, dumps: Dumps, database: Database) -> Stream:
         path = f"/{file_name(database.name)}.dump"
         publish = partial(self._publish, database, [path])
-        return self._stream(path, partial(self._opened, dumps, database.name, partial(dumps.whole, database.name), publish))
+        return self._stream(
+            path, partial(self._opened, dumps, database.name, partial(dumps.whole, database.name), publish)
+        )
 
     def _large(self, dumps: Dumps, database: Database, held: ExitStack) -> Iterator[Stream]:
         """The parts of a large database; where its moment can't be had, one stream that says why when it is opened."""
@@ -138,7 +142,9 @@ class PostgresqlStreams:
         shared = _Moment(snapshot, moment, len(pieces), partial(self._publish, database, paths))
         for path, piece in zip(paths, pieces, strict=True):
             dump = partial(dumps.part, database.name, snapshot, piece)
-            yield self._stream(path, partial(shared.opened, partial(self._opened, dumps, database.name, dump, shared.done)))
+            yield self._stream(
+                path, partial(shared.opened, partial(self._opened, dumps, database.name, dump, shared.done))
+            )
 
     def _stream(self, path: str, opener: Callable[[], AbstractContextManager[Readable]]) -> Stream:
         return Stream(path=path.encode(), open=opener, mtime=self._clock.now())
@@ -167,7 +173,9 @@ class PostgresqlStreams:
         try:
             return dump.counted.result() if dump.counted else {}
         except ServerProblem as problem:
-            self._warn(name, f"rows could not be counted: {problem}", "a drill can't compare this database: run a backup again")
+            self._warn(
+                name, f"rows could not be counted: {problem}", "a drill can't compare this database: run a backup again"
+            )
             return {}
 
     def _failure(self, dumps: Dumps, name: str | None, problem: ServerProblem) -> SourceError:

@@ -2,24 +2,47 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from opsd.backup.snapshot import Planned
+from opsd.backup.streams import StreamBackup
+from opsd.backup.work import Job, Result
+from opsd.clock import SystemClock
 from opsd.errors import SourceError
 from opsd.events import Recorder
+from opsd.model import Outcome
+from opsd.sources.options import PostgresqlSource
 from opsd.sources.postgresql.databases import file_name
 from opsd.sources.postgresql.dumps import Dumps
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem
-from tests.support.taking import EXOTIC, LARGE_OBJECT, ODD_NAMES, read_all, source, take
+from opsd.sources.postgresql.source import PostgresqlStreams
+from opsd.sources.protocol import Stream
+from tests.support.engine import World
 from tests.support.postgresql import Cluster, running_cluster
+from tests.support.taking import EXOTIC, LARGE_OBJECT, ODD_NAMES, read_all, source, take
 
 pytest_plugins = ["tests.support.clusters"]
 pytestmark = pytest.mark.postgresql
 
 ROLE = "create role backup login bypassrls password 'secret' in role pg_read_all_data"
 AS_ROLE = {"user": "backup", "password_text": "secret"}
+
+
+class _Dropping(PostgresqlStreams):
+    """Drops the database called brief between its being listed and its being read."""
+
+    dropped: Cluster
+
+    @contextmanager
+    def streams(self) -> Iterator[Iterator[Stream]]:
+        with super().streams() as found:
+            streams = list(found)
+            self.dropped.drop("brief")
+            yield iter(streams)
 
 
 def test_every_database_is_found_and_roles_come_first(cluster: Cluster) -> None:
@@ -81,8 +104,12 @@ def test_a_digest_depends_on_rows_alone(cluster: Cluster) -> None:
     cluster.create("one", fill + "(1, 'x'), (2, 'y'), (2, 'y')")
     cluster.create("reordered", fill + "(2, 'y'), (1, 'x'), (2, 'y')")
     cluster.create("fewer", fill + "(1, 'x'), (2, 'y'), (1, 'x')")
-    cluster.create("tokyo", "alter database tokyo set timezone = 'Asia/Tokyo'; alter database tokyo set bytea_output = 'escape'")
-    cluster.create("paris", "alter database paris set datestyle = 'German'; alter database paris set extra_float_digits = -5")
+    cluster.create(
+        "tokyo", "alter database tokyo set timezone = 'Asia/Tokyo'; alter database tokyo set bytea_output = 'escape'"
+    )
+    cluster.create(
+        "paris", "alter database paris set datestyle = 'German'; alter database paris set extra_float_digits = -5"
+    )
     times = "create table t as select '2026-01-01 00:00Z'::timestamptz a, '\\xff00'::bytea b, 0.1::float8 / 3 c"
     cluster.execute(times, "tokyo")
     cluster.execute(times, "paris")
@@ -93,12 +120,17 @@ def test_a_digest_depends_on_rows_alone(cluster: Cluster) -> None:
 
 
 def test_a_sampled_digest_counts_all_rows_and_sees_only_chosen_ones(cluster: Cluster) -> None:
-    cluster.create("shop", "create table t as select g as id, g as v from generate_series(1, 1000) g; alter table t add primary key (id)")
+    cluster.create(
+        "shop",
+        "create table t as select g as id, g as v from generate_series(1, 1000) g; alter table t add primary key (id)",
+    )
     before = take(cluster, digest="10%").tables("shop")["public.t"]
     changed = []
     for number in range(1, 61):
         cluster.execute(f"update t set v = -1 where id = {number}", "shop")
-        after = take(cluster, databases=("shop",), digest="10%").tables("shop")["public.t"] if number % 20 == 0 else None
+        after = (
+            take(cluster, databases=("shop",), digest="10%").tables("shop")["public.t"] if number % 20 == 0 else None
+        )
         if after:
             changed.append(after != before)
             assert after[0] == 1000
@@ -169,6 +201,23 @@ def test_a_database_dropped_after_it_was_listed_is_a_warning(cluster: Cluster) -
     assert list(streams.facts()["databases"]) == ["lasting"]
 
 
+def test_a_backup_holds_what_was_taken_and_passes_over_what_vanished(cluster: Cluster, tmp_path: Path) -> None:
+    for name in ("brief", "lasting"):
+        cluster.create(name, "create table t as select 1 as a")
+    options = PostgresqlSource(host=cluster.host, user="postgres", databases=("brief", "lasting"))
+    streams = _Dropping("shop", options, reporter=Recorder(), clock=SystemClock())
+    streams.dropped = cluster
+
+    def work(job: Job) -> Result:
+        return StreamBackup(job, streams, "postgresql").back_up()
+
+    world = World.new(tmp_path)
+    report = world.backup(Planned(label="shop", kind="postgresql", work=work))
+    assert report.outcome is Outcome.WARNINGS
+    assert sorted(world.contents()) == ["shop:/globals.sql", "shop:/lasting.dump"]
+    assert report.failures == {}
+
+
 def test_a_database_that_lets_nobody_in_fails_and_the_others_go_on(cluster: Cluster) -> None:
     cluster.execute(ROLE)
     cluster.create("closed")
@@ -185,7 +234,9 @@ def test_a_database_that_lets_nobody_in_fails_and_the_others_go_on(cluster: Clus
 
 def test_the_recommended_role_suffices_for_everything(cluster: Cluster) -> None:
     cluster.execute(ROLE)
-    cluster.create("shop", EXOTIC + "; create policy p on doubled using (false); alter table doubled enable row level security")
+    cluster.create(
+        "shop", EXOTIC + "; create policy p on doubled using (false); alter table doubled enable row level security"
+    )
     taken = take(cluster, **AS_ROLE)
     assert not taken.failures
     assert taken.warnings == 0
@@ -231,7 +282,10 @@ def test_a_role_that_may_not_read_a_table_is_told_the_sql_that_allows_it(cluster
 
 def test_row_security_is_an_error_and_never_a_filter(cluster: Cluster) -> None:
     cluster.execute("create role backup login password 'secret' in role pg_read_all_data")
-    cluster.create("shop", "create table t as select 1 as a; create policy p on t using (false); alter table t enable row level security")
+    cluster.create(
+        "shop",
+        "create table t as select 1 as a; create policy p on t using (false); alter table t enable row level security",
+    )
     error = take(cluster, databases=("shop",), **AS_ROLE).failures["/shop.dump"]
     assert "may not read rows of table public.t" in str(error)
     assert error.hint
@@ -295,6 +349,13 @@ def mortal() -> Iterator[Cluster]:
         cluster.start()
 
 
+def _read_while_it_dies(stream: Stream, cluster: Cluster) -> None:
+    with stream.open() as reader:
+        reader.readinto(memoryview(bytearray(1000)))
+        cluster.stop()
+        read_all(reader)
+
+
 def test_a_server_that_dies_half_way_fails_each_stream_with_a_next_step(mortal: Cluster) -> None:
     fill = "create table t as select g, repeat(md5(g::text), 40) from generate_series(1, 20000) g"
     mortal.create("shop", fill)
@@ -302,10 +363,8 @@ def test_a_server_that_dies_half_way_fails_each_stream_with_a_next_step(mortal: 
     streams = source(mortal, databases=("shop", "then"))
     with streams.streams() as found:
         _, shop, then = found
-        with pytest.raises(SourceError, match="database shop") as caught, shop.open() as reader:
-            reader.readinto(memoryview(bytearray(1000)))
-            mortal.stop()
-            read_all(reader)
+        with pytest.raises(SourceError, match="database shop") as caught:
+            _read_while_it_dies(shop, mortal)
         assert caught.value.hint
         assert "went away" in caught.value.hint or "check that the server runs" in caught.value.hint
         with pytest.raises(SourceError, match="database then"), then.open():
@@ -351,7 +410,9 @@ def test_a_lock_that_is_never_given_is_given_up_with_a_next_step(cluster: Cluste
     assert "pg_locks" in explained.hint
 
 
-def test_what_is_not_configured_comes_from_libpqs_environment(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_configured_comes_from_libpqs_environment(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PGHOST", cluster.host)
     monkeypatch.setenv("PGUSER", "postgres")
     assert os.environ["PGHOST"]
