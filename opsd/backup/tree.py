@@ -6,17 +6,20 @@ Promise: every entry found is in the listing or a counted warning; the cache dec
 import os
 import stat
 import struct
+import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from opsd.backup.grouping import Grouping, Part
 from opsd.backup.images import ImageRefused, Images, ImageTaker, companions_of, left_out
 from opsd.backup.reading import Database, FileReader, PageMapped, Replaced
 from opsd.backup.status import racy, status_bytes
 from opsd.backup.work import Job, Result, shown, warn
 from opsd.events import Warning
-from opsd.model import Content, EntryType, RootSummary
+from opsd.model import Content, EntryType
 from opsd.repository.cutters import ContentWriter, PageWriter
-from opsd.repository.listing import HunkPlace, encode_hunk, encode_root, ends_hunk, folder_parts
+from opsd.repository.listing import HunkPlace, encode_hunk, encode_root
 from opsd.repository.manifest import page_map_key
 from opsd.repository.references import REFERENCE_BYTES, FrameSet, as_content
 from opsd.repository.writer import LISTING
@@ -24,7 +27,8 @@ from opsd.sources import patterns
 from opsd.sources.files import FileTree
 from opsd.sources.metadata import Extra, MetadataReader
 from opsd.sources.options import FilesSource
-from opsd.sources.protocol import Found, FoundFolder
+from opsd.sources.protocol import FoundFolder
+from opsd.sources.roots import join
 
 _TYPES: Final = {
     stat.S_IFREG: EntryType.FILE,
@@ -35,16 +39,6 @@ _TYPES: Final = {
     stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
-
-
-@dataclass(slots=True)
-class _Part:
-    """A folder, or a part of one, on its way into a hunk."""
-
-    folder: FoundFolder
-    entries: list[Found]
-    digest: bytes
-    key: bytes
 
 
 @dataclass(slots=True)
@@ -79,7 +73,7 @@ class TreeBackup:
         )
         self._looks_for_sqlite = options.sqlite
         self._links: dict[tuple[int, int], list[Any]] = {}
-        self._totals = {root: [0, 0] for root in tree.roots}
+        self._grouping = Grouping(tree, job.hash, self.result)
         self._hunks: list[HunkPlace] = []
 
     def _advance(self, size: int) -> None:
@@ -98,73 +92,40 @@ class TreeBackup:
         Raises:
             SourceError: a root is missing. StorageError, IntegrityError: the run can't go on.
         """
-        group: list[_Part] = []
-        count = 0
-        for folder in self._tree.folders():
-            self.result.folders += folder.part == 0
-            for cut in folder_parts([name for name, _ in folder.entries]):
-                part = self._part(folder, folder.entries[cut])
-                group.append(part)
-                count += len(part.entries)
-                if ends_hunk(folder.path, count):
-                    self._add_hunk(group)
-                    group, count = [], 0
-        if group:
-            self._add_hunk(group)
+        with closing(self._tree.ahead):
+            before: list[Part] = []
+            for group in self._grouping.groups():
+                self._look_ahead(group)
+                if before:
+                    self._add_hunk(before)
+                before = group
+            if before:
+                self._add_hunk(before)
         self.result.warnings += self._tree.warnings
         self._finish()
         return self.result
+
+    def _look_ahead(self, group: list[Part]) -> None:
+        """On a slow disk, have the files of this group fetched that must be read, while the group before is stored."""
+        if not self._tree.ahead.looks_at_files:
+            return
+        since = self._job.previous.summary.started if self._job.previous and self._job.usable_cache else -(1 << 63)
+        self._tree.ahead.expect(
+            (join(part.folder.real, name), found.st_size)
+            for part in group
+            for name, found in part.entries
+            if stat.S_ISREG(found.st_mode) and found.st_ctime_ns > since
+        )
 
     def _finish(self) -> None:
         job, result = self._job, self.result
         result.listing = job.blobs.add_whole(job.domain, encode_root(self._hunks))
         _add_content(result.frames, result.listing)
-        mounts = self._tree.mounts()
-        result.totals = tuple(
-            RootSummary(
-                key=page_map_key(job.run.place.ring.index(), job.label, root),
-                files=files,
-                bytes=size,
-                mount=mounts[root],
-            )
-            for root, (files, size) in sorted(self._totals.items())
-        )
-
-    def _part(self, folder: FoundFolder, entries: list[Found]) -> _Part:
-        """A part with the digest of all names and stats in it; totals are counted on the way."""
-        status = [folder.path, b"\0", b"\1" if folder.complete else b"\0"]
-        files = size = 0
-        for name, found in entries:
-            status += [name, b"/", status_bytes(found)]
-            if found.st_nlink > 1:
-                status.append(found.st_dev.to_bytes(8, "little"))
-            if stat.S_ISREG(found.st_mode):
-                files += 1
-                size += found.st_size
-        self.result.files += files
-        self.result.bytes += size
-        for root in self._totals:
-            inside = folder.path == root or folder.path.startswith(root.rstrip(b"/") + b"/")
-            if inside:
-                self._totals[root][0] += files
-                self._totals[root][1] += size
-            elif root.rpartition(b"/")[0] == folder.path.rstrip(b"/"):
-                self._count_root_file(root, entries)
-        hashed = self._job.hash
-        first = entries[0][0] if entries and folder.part else b""
-        return _Part(folder, entries, hashed(b"".join(status)), hashed(folder.path + b"\0" + first))
-
-    def _count_root_file(self, root: bytes, entries: list[Found]) -> None:
-        """A root that is itself a file."""
-        name = root.rpartition(b"/")[2]
-        for each, found in entries:
-            if each == name and stat.S_ISREG(found.st_mode):
-                self._totals[root][0] += 1
-                self._totals[root][1] += found.st_size
+        result.totals = self._grouping.totals(job.run.place.ring.index(), self._tree.mounts())
 
     # Hunks
 
-    def _add_hunk(self, group: list[_Part]) -> None:
+    def _add_hunk(self, group: list[Part]) -> None:
         digest = self._job.hash(b"".join(part.digest for part in group))
         row = self._job.cache.hunk(digest) if self._job.trusted else None
         files = sum(stat.S_ISREG(found.st_mode) for part in group for _, found in part.entries)
@@ -172,7 +133,7 @@ class TreeBackup:
             self._write_hunk(group, digest)
         self._report(files)
 
-    def _reuse(self, group: list[_Part], row: Any) -> bool:
+    def _reuse(self, group: list[Part], row: Any) -> bool:
         content, entries, files, size, frames, page_maps = row
         found = as_content(content)
         if found is None:
@@ -182,7 +143,7 @@ class TreeBackup:
         self._place_hunk(group, found, (entries, files, size))
         return True
 
-    def _place_hunk(self, group: list[_Part], content: Content, totals: tuple[int, int, int]) -> None:
+    def _place_hunk(self, group: list[Part], content: Content, totals: tuple[int, int, int]) -> None:
         first = group[0]
         name = first.entries[0][0] if first.entries else b""
         entries, files, size = totals
@@ -190,7 +151,7 @@ class TreeBackup:
             HunkPlace(path=first.folder.path, name=name, content=content, entries=entries, files=files, size=size)
         )
 
-    def _write_hunk(self, group: list[_Part], digest: bytes) -> None:
+    def _write_hunk(self, group: list[Part], digest: bytes) -> None:
         hunk = _Hunk()
         self._writer_frames(hunk.frames)
         folders: list[tuple[bytes, list[Any]]] = []
@@ -221,7 +182,7 @@ class TreeBackup:
 
     # Entries
 
-    def _entries(self, hunk: _Hunk, part: _Part) -> list[list[Any]]:
+    def _entries(self, hunk: _Hunk, part: Part) -> list[list[Any]]:
         known = self._job.cache.part(part.key) if self._job.usable_cache else {}
         kept: dict[bytes, Any] = {}
         encoded = []
@@ -289,8 +250,7 @@ class TreeBackup:
     def _read_entry(self, hunk: _Hunk, folder: FoundFolder, name: bytes, found: os.stat_result) -> list[Any] | None:
         """`[type, mtime, size, content, more, frames?, page maps?, lasting]`, or None where it can't be had (told)."""
         kind = _TYPES.get(stat.S_IFMT(found.st_mode))
-        path = folder.path.rstrip(b"/") + b"/" + name
-        real = folder.real.rstrip(b"/") + b"/" + name
+        path, real = join(folder.path, name), join(folder.real, name)
         if kind is None:
             self._skip(path, "it is of a type that no file system here knows")
             return None
@@ -303,7 +263,9 @@ class TreeBackup:
             more = self._more(path, self._metadata.read(real, found))
             if kind is not EntryType.FILE:
                 return [int(kind), found.st_mtime_ns, 0, None, more, True]
+            began = time.monotonic()
             value = self._file(hunk, path, real, found, more)
+            self._tree.ahead.read(real, time.monotonic() - began, small=found.st_size <= self._job.parameters.cut_min)
         except FileNotFoundError:
             self._skip(path, "it vanished before it could be read")
             return None

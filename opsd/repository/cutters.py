@@ -25,7 +25,7 @@ if pyfastcdc.FastCDC is not FastCDC:
 
 ReadInto = Callable[[memoryview], int]
 #: The buffer, in times of the largest blob: what is left of it after cutting is moved to its front.
-_BUFFER_CUTS = 3
+_BUFFER_CUTS = 2
 
 
 class BeginsWith(Exception):

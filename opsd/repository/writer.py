@@ -28,7 +28,7 @@ from opsd.storage.protocol import ObjectInfo
 
 _OPEN_PACKS: Final = 2
 _SEALERS: Final = max(2, min(8, os.cpu_count() or 2))
-_IN_FLIGHT: Final = 2 * _SEALERS + 2
+_IN_FLIGHT: Final = _SEALERS + 2
 #: New entries beyond which an index object is put during the run, so that memory does not grow with it.
 _INDEX_EVERY: Final = 200_000
 #: A frame holds at most this many blobs, so that a number fits 16 bits.

@@ -15,6 +15,7 @@ A root named inside another one is never left out.
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -22,6 +23,7 @@ from enum import Enum, auto
 from opsd.errors import SourceError
 from opsd.events import Reporter, Warning
 from opsd.sources import patterns, roots
+from opsd.sources.ahead import ReadAhead
 from opsd.sources.opening import open_folder, same_file
 from opsd.sources.options import FilesSource
 from opsd.sources.protocol import Found, FoundFolder
@@ -79,6 +81,8 @@ class FileTree:
         self._reporter = reporter
         self._skip = frozenset(os.path.realpath(path) for path in skip)
         self._frozen = dict(frozen)
+        #: Brings folders and files into the cache before they are read, where the disk is slow.
+        self.ahead = ReadAhead()
         self._exclude = patterns.compile(options.exclude)
         self._include = patterns.compile(options.include)
         found = roots.find(label, options.paths)
@@ -104,6 +108,7 @@ class FileTree:
         stack = [_Visit(b"/", real, mode, top.st_dev, top)]
         while stack:
             visit = stack.pop()
+            self.ahead.folders(each.real for each in reversed(stack))
             below: list[_Visit] = []
             try:
                 yield from self._list(visit, below)
@@ -140,10 +145,12 @@ class FileTree:
         return sorted({_TAG, *way}) if tagged else names
 
     def _examine(self, visit: _Visit, folder: int, names: Sequence[bytes]) -> list[Found]:
+        began = time.monotonic()
         try:
             found = [(name, os.stat(name, dir_fd=folder, follow_symlinks=False)) for name in names]
         except OSError:
             found = self._examine_singly(visit, folder, names)
+        self.ahead.examined(time.monotonic() - began, len(names))
         if not self._frozen:
             return found
         return [(name, self._moved(visit, name, status)) for name, status in found]
