@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from opsd.app.backups import BackupRequest, back_up, own_folders
 from opsd.app.session import Session
 from opsd.backup.hooks import Occasion, around, run_pending
-from opsd.errors import RestoreError, UsageError
+from opsd.errors import RestoreError, SnapshotUnknown, UsageError
 from opsd.model import Outcome, SnapshotSummary, SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.apply import apply, plan_restore
@@ -150,9 +150,19 @@ def give_back(session: Session, options: RestoreOptions, prepared: Prepared, con
     with around(settings.restore_hooks, occasion, settings.state, session.reporter) as course:
         safety = _safety_snapshot(session, prepared) if prepared.request.in_place and options.safety else None
         result = apply(prepared.reader, prepared.request, session.reporter, planned.deletions if planned else ())
+        _refuse_nothing(prepared, result)
         if result.exit_code:
             course.outcome = Outcome.FAILED if result.damaged else Outcome.WARNINGS
     return Restored(result=result, safety=safety)
+
+
+def _refuse_nothing(prepared: Prepared, result: Result) -> None:
+    """A pattern with a slip of the pen must not look like a restore."""
+    patterns = prepared.request.patterns
+    if patterns and not (any(result.written.values()) or result.adjusted or result.unchanged or result.skipped or result.damaged):
+        raise SnapshotUnknown(
+            f"snapshot {prepared.snapshot.id[:8]} has nothing that fits {', '.join(map(os.fsdecode, patterns))}", hint="'opsd find PATTERN' tells what it has"
+        )
 
 
 def _safety_snapshot(session: Session, prepared: Prepared) -> str | None:

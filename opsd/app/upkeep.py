@@ -5,11 +5,8 @@ Promise: thin: what is decided is decided by `retention` and `verify`.
 
 import random
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
 
 from opsd.app.session import Session
-from opsd.clock import SECOND, local
 from opsd.errors import UsageError
 from opsd.model import SnapshotSummary
 from opsd.repository.repository import Repository
@@ -125,27 +122,3 @@ def stats(session: Session) -> Stats:
 
 def _latest_bytes(repository: Repository, summaries: list[SnapshotSummary]) -> int:
     return repository.find("latest").summary.bytes if any(not each.marked for each in summaries) else 0
-
-
-def parse_time(text: str, zone: ZoneInfo, now: int) -> int:
-    """A moment in ns UTC: ISO 8601 (`2026-11-24`, `2026-11-24 04:00`), `now`, `today` or `yesterday`, in the site's zone.
-
-    A date alone means its end.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    today = local(now, zone).date()
-    days = {"today": today, "yesterday": today - timedelta(days=1)}
-    if text == "now":
-        return now
-    try:
-        day = days.get(text) or (date.fromisoformat(text) if len(text) == 10 else None)
-        if day:
-            moment = datetime.combine(day + timedelta(days=1), time(), zone) - timedelta(microseconds=1)
-        else:
-            moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no time", hint="for example: 2026-11-24, '2026-11-24 04:00' or yesterday") from error
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=zone)
-    return int(aware.timestamp() * 1_000_000) * (SECOND // 1_000_000)

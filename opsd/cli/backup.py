@@ -71,7 +71,8 @@ def command(**given: Any) -> int:
         _print(report, listener, seconds)
     if report.failures and all(isinstance(error.__cause__, TryLater) for error in report.failures.values()):
         return TryLater.exit_code
-    return _EXIT[report.outcome]
+    # An 'after' hook may fail once the snapshot is complete: its outcome doesn't tell.
+    return _EXIT[report.outcome] or (_EXIT[Outcome.WARNINGS] if listener.warnings else 0)
 
 
 def _failure(label: str, error: OpsdError) -> dict[str, Any]:

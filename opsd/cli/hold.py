@@ -5,7 +5,8 @@ from typing import Any
 import click
 
 from opsd import clock
-from opsd.app.upkeep import hold_snapshot, parse_time, release_snapshot
+from opsd.app.times import parse_time
+from opsd.app.upkeep import hold_snapshot, release_snapshot
 from opsd.cli import output
 from opsd.cli.options import described, session, snapshot_argument
 from opsd.errors import UsageError

@@ -1,8 +1,9 @@
 """`opsd ls`: what a snapshot holds."""
 
 import os
+from collections.abc import Iterator
 from datetime import tzinfo
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from opsd.cli import output
 from opsd.cli.options import access_options, described, session, snapshot_argument
 from opsd.cli.output import Column
 from opsd.model import EntryType
-from opsd.restore.browsing import Item, Place, listing, roots
+from opsd.restore.browsing import Item, Place, chosen_trees, listing, roots, walk
 
 _COLUMNS = (
     Column("MODE"),
@@ -63,7 +64,9 @@ def command(**given: Any) -> None:
     with session(given) as (opened, listener):
         zone = opened.settings.zone
         reader = opened.snapshot(place.snapshot)
-        if place.path is None:
+        if place.path is None and given["recursive"]:
+            found: Iterator[Item] = chain.from_iterable(walk(reader, tree) for tree in chosen_trees(reader, given["sources"]))
+        elif place.path is None:
             found = roots(reader, given["sources"])
         else:
             found = listing(reader, place.path, given["sources"], recursive=given["recursive"])

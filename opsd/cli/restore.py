@@ -1,7 +1,8 @@
 """`opsd restore`: give files and databases back."""
 
+import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from opsd.app import restores
 from opsd.app.restores import Prepared, Restored, RestoreOptions
 from opsd.app.session import Session
-from opsd.app.upkeep import parse_time
+from opsd.app.times import parse_time
 from opsd.cli import output
 from opsd.cli.options import access_options, asker, described, session
 from opsd.errors import UsageError
@@ -23,15 +24,19 @@ _LISTED = 20
     "restore",
     "Give back a snapshot, or a part of it, into a fresh folder: DIR/SOURCE/PATH, or with SNAPSHOT:PATH the content of that folder. What "
     "is written is verified; a restore that was cut off goes on when the same command is given again. In place, only what differs is "
-    "written, after a safety snapshot.",
+    "written, after a safety snapshot. With --database, PostgreSQL databases go back to the server of their source (else to the one of "
+    "libpq's environment) and their rows are compared with the snapshot's.",
     """{"snapshot": id, "target", "written": {kind: number}, "adjusted", "unchanged", "skipped", "deleted", "bytes", "seconds",
     "resumed": bool, "warnings": [{"subject", "problem", "hint"}], "warning_count", "damaged": [{"path", "problem"}], "safety_snapshot":
     id or null}; with --plan {"snapshot", "target", "created": {kind: number}, "overwritten", "metadata", "unchanged", "bytes",
     "seconds", "examples": [path], "blocked": [path], "deletions": [path]}; kinds are files, folders, symlinks, fifos, devices,
-    hard links, and setuid, which counts again""",
+    hard links, and setuid, which counts again. With --database {"snapshot": id, "databases": [{"source", "database", "target",
+    "tables": [name], "bytes", "seconds", "error": {"text", "hint"} or null}], "warnings"}; with --plan without seconds and error""",
     "opsd restore latest --to /tmp/back",
     "opsd restore latest:/srv/www --to /tmp/www",
     "opsd restore latest --in-place --source www --path '*.php' --plan",
+    "opsd restore latest --database shop --as shop_yesterday",
+    "opsd restore latest --database shop --as drill --table public.orders",
     "opsd restore latest --repository /mnt/copy --kit --to /mnt/new",
 )
 @click.argument("snapshot", metavar="SNAPSHOT[:PATH]", default="latest")
@@ -39,18 +44,25 @@ _LISTED = 20
 @click.option("--in-place", is_flag=True, help="Restore to where it was, below / or the folder of --to.")
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
 @click.option("--path", "patterns", multiple=True, metavar="PATTERN", help="Only what matches, as in gitignore; may be given again.")
+@click.option("--database", "databases", multiple=True, metavar="NAME", help="A PostgreSQL database, or a pattern; may be given again.")
+@click.option("--as", "name", metavar="NAME", help="Restore the database under this name.")
+@click.option("--table", "tables", multiple=True, metavar="SCHEMA.TABLE", help="Only this table; may be given again.")
+@click.option("--roles", is_flag=True, help="With --database: first create the roles and tablespaces that are missing.")
 @click.option("--at", metavar="TIME", help="The newest complete snapshot not after this, such as '2026-11-24 04:00'.")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would be written and how long it takes; change nothing.")
 @click.option("--delete", is_flag=True, help="In place: also remove what the snapshot lacks.")
 @click.option("--overwrite", type=click.Choice(["different", "quick", "never"]), default="different", show_default=True,
               help="In place: replace what differs in content, in size or time, or nothing.")
 @click.option("--numeric-owner", is_flag=True, help="Owners by number, not by name.")
-@click.option("--no-safety-snapshot", is_flag=True, help="In place: do not keep what stands there now.")
+@click.option("--no-safety-snapshot", is_flag=True, help="In place: do not keep what stands there now; drop a database that was replaced.")
 @click.option("--yes", is_flag=True, help="In place: do not ask.")
 @access_options
 def command(**given: Any) -> int:
     """Restore."""
     _refuse_nonsense(given)
+    if given["databases"]:
+        code: int = importlib.import_module("opsd.cli.restore_databases").run(given)
+        return code
     with session(given) as (opened, listener):
         options = _options(opened, given)
         prepared = restores.prepare(opened, options)
@@ -58,7 +70,12 @@ def command(**given: Any) -> int:
             _show_plan(prepared, restores.plan(prepared), as_json=given["as_json"])
             output.warnings(listener.warnings)
             return 0
-        done = restores.give_back(opened, options, prepared, lambda plan: _confirm(opened, prepared, plan, given))
+        done = restores.give_back(
+            opened,
+            options,
+            prepared,
+            lambda plan: confirm(opened, lambda: _show_plan(prepared, plan, as_json=False), given),
+        )
     output.warnings(listener.warnings)
     if given["as_json"]:
         output.emit(_as_json(prepared, done))
@@ -67,8 +84,13 @@ def command(**given: Any) -> int:
     return done.result.exit_code
 
 
-def _refuse_nonsense(given: dict[str, Any]) -> None:
-    if not given["target"] and not given["in_place"]:
+def _refuse_nonsense(given: Mapping[str, Any]) -> None:
+    alone = [name for name in ("name", "tables", "roles") if given[name]]
+    if alone and not given["databases"]:
+        raise UsageError("--as, --table and --roles are for databases", hint="for example: opsd restore latest --database shop --as drill")
+    if given["databases"] and (given["target"] or given["patterns"] or ":" in given["snapshot"]):
+        raise UsageError("--database restores to a server, not to a folder", hint="to get its dump as a file, leave --database out")
+    if not given["target"] and not given["in_place"] and not given["databases"]:
         raise UsageError("say where to: --to DIR, or --in-place", hint="for example: opsd restore latest --to /tmp/back")
     if given["delete"] and not given["in_place"]:
         raise UsageError("--delete is for restores in place", hint="a fresh folder holds nothing else")
@@ -76,11 +98,10 @@ def _refuse_nonsense(given: dict[str, Any]) -> None:
         raise UsageError("--at chooses the snapshot itself", hint="for example: opsd restore latest --at yesterday --to /tmp/back")
 
 
-def _options(opened: Session, given: dict[str, Any]) -> RestoreOptions:
-    before = parse_time(given["at"], opened.settings.zone, opened.clock.now()) if given["at"] else None
+def _options(opened: Session, given: Mapping[str, Any]) -> RestoreOptions:
     return RestoreOptions(
         place=Place.parse(given["snapshot"]),
-        before=before,
+        before=moment(opened, given),
         sources=given["sources"],
         patterns=given["patterns"],
         target=None if given["in_place"] else given["target"],
@@ -92,8 +113,13 @@ def _options(opened: Session, given: dict[str, Any]) -> RestoreOptions:
     )
 
 
-def _confirm(opened: Session, prepared: Prepared, plan: Plan, given: dict[str, Any]) -> None:
-    """Have the person type the host's name, which nobody types by habit.
+def moment(opened: Session, given: Mapping[str, Any]) -> int | None:
+    """What --at says, in ns UTC."""
+    return parse_time(given["at"], opened.settings.zone, opened.clock.now()) if given["at"] else None
+
+
+def confirm(opened: Session, show: Callable[[], None], given: Mapping[str, Any]) -> None:
+    """Show the plan and have the person type the host's name, which nobody types by habit.
 
     Raises:
         UsageError: nobody is there to type it, or it is another.
@@ -102,7 +128,7 @@ def _confirm(opened: Session, prepared: Prepared, plan: Plan, given: dict[str, A
         return
     if asker() is None:
         raise UsageError("a restore in place must be confirmed, and nobody is here to ask", hint="look at --plan, then give --yes")
-    _show_plan(prepared, plan, as_json=False)
+    show()
     answer = click.prompt(f"To write over this, type the name of this host ({opened.settings.host})", err=True)
     if answer != opened.settings.host:
         raise UsageError("that is another name: nothing was changed", hint="give --yes to go on without being asked")

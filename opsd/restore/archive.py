@@ -12,7 +12,7 @@ from opsd.clock import SECOND
 from opsd.events import Reporter, Warning
 from opsd.model import Entry, EntryType, SourceTree
 from opsd.repository.reader import SnapshotReader
-from opsd.restore.browsing import Item, in_order, shown, walk, zeros
+from opsd.restore.browsing import Item, folders_below, in_order, items_of, shown, zeros
 
 _TYPES = {
     EntryType.FILE: tarfile.REGTYPE,
@@ -72,7 +72,20 @@ class Archive:
 
     def _part(self, part: Part) -> None:
         inside = len(part.under.rstrip(b"/")) + 1
-        self._all((item, part.prefix + item.path[inside:]) for item in walk(self._reader, part.tree, part.under))
+        self._all((item, part.prefix + item.path[inside:]) for item in self._depth_first(part))
+
+    def _depth_first(self, part: Part) -> Iterator[Item]:
+        """Each folder right before what is in it: tar sets a folder's time once it has left it."""
+        waiting: dict[bytes, Item] = {}
+        for folder in folders_below(self._reader, part.tree, part.under):
+            if folder.path in waiting:
+                yield waiting.pop(folder.path)
+            for item in items_of(part.tree, folder):
+                if item.entry.type is EntryType.FOLDER:
+                    waiting[item.path] = item
+                else:
+                    yield item
+        yield from waiting.values()
 
     def _all(self, named: Iterator[tuple[Item, bytes]]) -> None:
         keyed = ((key, key[0].entry) for key in named)

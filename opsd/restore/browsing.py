@@ -74,7 +74,8 @@ def chosen_trees(reader: SnapshotReader, sources: Collection[str]) -> tuple[Sour
     return tuple(reader.tree(label) for label in sources) if sources else reader.trees()
 
 
-def _items(tree: SourceTree, folder: Folder) -> Iterator[Item]:
+def items_of(tree: SourceTree, folder: Folder) -> Iterator[Item]:
+    """A folder's entries with their paths."""
     for entry in folder.entries:
         yield Item(
             source=tree.label,
@@ -97,10 +98,16 @@ def roots(reader: SnapshotReader, sources: Collection[str]) -> Iterator[Item]:
 
 def walk(reader: SnapshotReader, tree: SourceTree, under: bytes = b"/") -> Iterator[Item]:
     """Everything below a folder, in order of path parts."""
+    for folder in folders_below(reader, tree, under):
+        yield from items_of(tree, folder)
+
+
+def folders_below(reader: SnapshotReader, tree: SourceTree, under: bytes) -> Iterator[Folder]:
+    """A folder and those below it, each before what is in it."""
     inside = under.rstrip(b"/") + b"/"
     for folder in reader.folders(tree, under):
         if join(folder.path, b"").startswith(inside):
-            yield from _items(tree, folder)
+            yield folder
 
 
 def look_up(reader: SnapshotReader, tree: SourceTree, path: bytes) -> Item | None:
@@ -108,7 +115,7 @@ def look_up(reader: SnapshotReader, tree: SourceTree, path: bytes) -> Item | Non
     above, _, name = path.rpartition(b"/")
     for folder in reader.folders(tree, path):
         if folder.path == (above or b"/"):
-            for item in _items(tree, folder):
+            for item in items_of(tree, folder):
                 if item.entry.name == name:
                     return item
     return None
@@ -146,7 +153,7 @@ def listing(reader: SnapshotReader, path: bytes, sources: Collection[str], *, re
         return
     for folder in reader.folders(tree, path):
         if folder.path == path or (recursive and folder.path.startswith(path.rstrip(b"/") + b"/")):
-            yield from _items(tree, folder)
+            yield from items_of(tree, folder)
 
 
 def search(reader: SnapshotReader, pattern: str, sources: Collection[str]) -> Iterator[Item]:
