@@ -262,14 +262,14 @@ class Repository:
 
     def make(self, path: bytes, entry: list[Any]) -> None:  # owner to times: in an order in which none undoes another
         _, kind, mode, uid, gid, mtime, size, content, more = entry
-        more, root = more or {}, os.geteuid() == 0
+        more, root, part = more or {}, os.geteuid() == 0, path[: len(os.path.dirname(path)) + 251] + b".part"
         if kind == 1:
-            with open(path + b".part", "xb") as file:  # what breaks off stays under this name
+            with open(part, "xb") as file:  # what breaks off stays under this name
                 for at, piece in self.pieces(size, content, more):
                     file.seek(at)
                     file.write(piece)
                 file.truncate(size)
-            os.rename(path + b".part", path)
+            os.rename(part, path)
         elif kind == 3:
             os.symlink(more["target"], path)
         elif kind != 2:
