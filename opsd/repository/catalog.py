@@ -4,7 +4,7 @@ Promise: marks are listed before packs, packs before the index is read; an entry
 marked; a pack that no index names is read by its footer. docs/format.md, Index; design of runs, step 2.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -48,16 +48,16 @@ class Place:
         """Reads and writes the small signed objects."""
         return Signed(ring=self.ring, settings=self.settings)
 
-    def put_index(self, plain: bytes) -> str:
+    def put_index(self, plain: bytes, damaged: Collection[str] = ()) -> str:
         """Put an index object; returns its name.
 
-        A torn one of the same name, which only a store without whole puts can leave, is replaced: these bytes are
-        what the name promises.
+        One of the same name that is among the damaged, or torn (which only a store without whole puts can leave), is
+        replaced: these bytes are what the name promises.
         """
         content = encode_index(plain, self.ring.repository, self.ring.index())
         name = name_for(Kind.INDEX, content)
         try:
-            self.store.put(name, content)
+            self.store.put(name, content, replace=name in damaged)
         except StorageError:
             if name_for(Kind.INDEX, self.store.read(name)) == name:
                 raise

@@ -151,11 +151,13 @@ class FrameMover:
         return content
 
 
-def put_index(place: Place, rows: Sequence[PackRow], entries: Iterable[IndexEntry]) -> set[str]:
+def put_index(
+    place: Place, rows: Sequence[PackRow], entries: Iterable[IndexEntry], damaged: Collection[str] = ()
+) -> set[str]:
     """Put index objects for these rows; several where one would be too large. Returns their names."""
     ordered = sorted(entries)
     starts = range(0, max(len(ordered), 1), ENTRIES_LIMIT)
-    return {place.put_index(index_table(rows, ordered[start : start + ENTRIES_LIMIT])) for start in starts}
+    return {place.put_index(index_table(rows, ordered[start : start + ENTRIES_LIMIT]), damaged) for start in starts}
 
 
 def merge_index(place: Place, *, most: int = 10, without: Collection[bytes] = ()) -> int:
@@ -171,20 +173,21 @@ def merge_index(place: Place, *, most: int = 10, without: Collection[bytes] = ()
     parts = [part for name in names if (part := _readable(place, name))]
     packs = {digest_of(info.name): info for info in place.store.list("packs/")}
     listed = set(packs) - set(without)
-    stale = len(parts) < len(names) or any(row.digest not in listed for part in parts for row in part.rows)
+    damaged = set(names) - {part.name for part in parts}
+    stale = bool(damaged) or any(row.digest not in listed for part in parts for row in part.rows)
     if len(names) <= most and not stale:
         return 0
     rows, entries = _union(parts, listed)
-    if len(parts) < len(names):
+    if damaged:
         unnamed = listed - {row.digest for row in rows}
         more, found = rows_and_entries(footer_of(place, packs[digest]) for digest in sorted(unnamed))
         entries |= {entry._replace(row=entry.row + len(rows)) for entry in found}
         rows += more
-    kept = put_index(place, rows, entries) if rows else set()
+    kept = put_index(place, rows, entries, damaged) if rows else set()
     gone = [name for name in names if name not in kept]
     for name in gone:
         place.store.delete(name)
-    return len(gone)
+    return len(gone) + len(damaged & kept)
 
 
 def _readable(place: Place, name: str) -> IndexPart | None:
