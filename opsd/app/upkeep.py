@@ -15,6 +15,7 @@ from opsd.retention.holds import hold, release
 from opsd.retention.prune import Prune, PruneOptions, PrunePlan, PruneResult
 from opsd.settings import Settings
 from opsd.verify.check import Check, CheckOptions, CheckReport
+from opsd.verify.repair import Repaired, repair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,9 @@ def hold_snapshot(session: Session, text: str, until: int | None, reason: str) -
         PruneRefused: it is being removed already.
     """
     if until is not None and until <= session.clock.now():
-        raise UsageError("that date has passed", hint="a hold ends at the end of its date; 'opsd hold --release' ends one")
+        raise UsageError(
+            "that date has passed", hint="a hold ends at the end of its date; 'opsd hold --release' ends one"
+        )
     repository = session.open(writer=True)
     summary = repository.find(text).summary
     hold(repository, summary, until, reason)
@@ -96,6 +99,11 @@ def check(session: Session, share: float) -> CheckReport:
     # A sample of a few percent must be another one each night; nothing secret hangs on it.
     seed = random.SystemRandom().getrandbits(32)
     return Check(repository, CheckOptions(share=share, seed=seed)).run()
+
+
+def mend(session: Session, report: CheckReport) -> Repaired:
+    """Mend what a check found, as far as that goes without a copy."""
+    return repair(session.open(writer=True), report)
 
 
 def stats(session: Session) -> Stats:

@@ -4,11 +4,12 @@ from typing import Any
 
 import click
 
-from opsd.app.upkeep import check
+from opsd.app.upkeep import check, mend
 from opsd.cli import output
 from opsd.cli.options import access_options, described, session
 from opsd.errors import UsageError
 from opsd.verify.check import CheckReport, Problem
+from opsd.verify.repair import Repaired
 
 
 def _share(given: dict[str, Any]) -> float:
@@ -30,33 +31,57 @@ def _share(given: dict[str, Any]) -> float:
 @described(
     "check",
     "Verify every object, every frame that a snapshot needs, and the order of history; name what is damaged and what that affects. "
-    "Without reading data, packs are checked by their footers. Exits with 4 if anything is damaged.",
+    "Without reading data, packs are checked by their footers. With --repair, damaged packs are marked, so that the next backup stores "
+    "anew what they held, and a damaged index is written again. Exits with 4 if anything is damaged.",
     """{"problems": [{"object", "problem", "snapshots": [id], "paths": ["SOURCE:PATH"], "hint"}], "notices": [text], "snapshots": number,
     "packs", "packs_read", "bytes_read", "bytes_stored", "decoded": bool}; paths are those in the newest snapshot affected;
-    decoded: frames were decrypted too, for which a reader's key is needed""",
+    decoded: frames were decrypted too, for which a reader's key is needed; with --repair also "repaired": {"packs": [name], "index_objects"}""",
     "opsd check",
     "opsd check --read-data",
     "opsd check --read-data-subset 5% --json",
+    "opsd check --read-data --repair",
 )
 @click.option("--read-data", is_flag=True, help="Read all packs.")
-@click.option("--read-data-subset", "subset", metavar="PERCENT", help="Read a sample of the packs, another one each time.")
+@click.option(
+    "--read-data-subset", "subset", metavar="PERCENT", help="Read a sample of the packs, another one each time."
+)
+@click.option("--repair", "mends", is_flag=True, help="Mend what can be mended without a copy.")
 @access_options
 def command(**given: Any) -> int:
     """Check the repository."""
     share = _share(given)
     with session(given) as (opened, listener):
         report = check(opened, share)
+        mended = mend(opened, report) if given["mends"] and report.problems else None
     known = {problem.object for problem in report.problems}
     output.warnings([warning for warning in listener.warnings if warning.subject not in known])
     if given["as_json"]:
-        output.emit(_as_json(report))
+        output.emit(_as_json(report) | (_mended_json(mended) if mended else {}))
     else:
         for notice in report.notices:
             output.line(notice)
         for problem in report.problems:
             _print(problem)
         output.line(_summary(report))
+        if mended:
+            output.line(_mended(mended))
     return 4 if report.problems else 0
+
+
+def _mended_json(mended: Repaired) -> dict[str, Any]:
+    return {"repaired": {"packs": list(mended.packs), "index_objects": mended.index_objects}}
+
+
+def _mended(mended: Repaired) -> str:
+    """What was mended, and the next step."""
+    done = []
+    if mended.packs:
+        done.append(
+            f"{output.count(len(mended.packs), 'damaged pack')} marked: run 'opsd backup' to store anew what they held"
+        )
+    if mended.index_objects:
+        done.append(f"{output.count(mended.index_objects, 'index object')} written again")
+    return "; ".join(done) or "nothing more can be mended without a copy"
 
 
 def _as_json(report: CheckReport) -> dict[str, Any]:
@@ -91,7 +116,9 @@ def _summary(report: CheckReport) -> str:
     looked = f"{output.count(report.snapshots, 'snapshot')}, {output.count(report.packs, 'pack')} of {output.size(report.bytes_stored)}"
     how = ""
     if report.packs_read:
-        depth = "decrypted" if report.decoded else "compared with their names; the passphrase would let them be decrypted"
+        depth = (
+            "decrypted" if report.decoded else "compared with their names; the passphrase would let them be decrypted"
+        )
         how = f", {output.count(report.packs_read, 'pack')} read ({depth})"
     verdict = output.count(len(report.problems), "problem") if report.problems else "no problem found"
     return f"{looked}{how}: {verdict}"
