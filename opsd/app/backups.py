@@ -79,7 +79,7 @@ def back_up(session: Session, request: BackupRequest) -> Report:
     sources, job = chosen(session, request)
     settings = session.settings
     identity = secrets.token_hex(8)
-    workers = Workers(session, identity, job, own_folders(session), accept_shrink=request.accept_shrink)
+    workers = Workers(session, identity, job, session.own_folders(), accept_shrink=request.accept_shrink)
     labels = Labels(host=settings.host, job=job, zone=settings.timezone, version=version(), tags=request.tags)
     about = About(configuration=shown(settings).encode(), rescue=rescue_script(), packages=installed_packages())
     run_pending(settings.state, session.reporter)
@@ -89,12 +89,6 @@ def back_up(session: Session, request: BackupRequest) -> Report:
         course.outcome = report.outcome
         course.error = "\n".join(str(error) for error in report.failures.values())
     return report
-
-
-def own_folders(session: Session) -> frozenset[bytes]:
-    """Folders that are opsd's own and never part of a source: repository, state, cache."""
-    settings = session.settings
-    return frozenset(os.fsencode(os.path.abspath(path)) for path in (settings.repository, settings.state, settings.cache))
 
 
 def preview(session: Session, request: BackupRequest) -> Iterator[Preview]:
@@ -110,7 +104,7 @@ def preview(session: Session, request: BackupRequest) -> Iterator[Preview]:
             continue
         files = size = 0
         heard = Recorder()
-        tree = FileTree(source.label, source.options, heard, skip=own_folders(session))
+        tree = FileTree(source.label, source.options, heard, skip=session.own_folders())
         for folder in tree.folders():
             found = [status for _, status in folder.entries if status.st_mode & 0o170000 == 0o100000]
             files += len(found)

@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from opsd.app.backups import BackupRequest, back_up, own_folders
 from opsd.app.session import Session
 from opsd.backup.hooks import Occasion, around, run_pending
 from opsd.errors import RestoreError, SnapshotUnknown, UsageError
@@ -89,7 +88,7 @@ def prepare(session: Session, options: RestoreOptions) -> Prepared:
         patterns=options.patterns,
         delete=options.delete,
         numeric_owner=options.numeric_owner,
-        keep=tuple(own_folders(session)),
+        keep=tuple(session.own_folders()),
         overwrite=Overwrite(options.overwrite),
     )
     return Prepared(snapshot=reader.summary, reader=reader, request=request)
@@ -105,7 +104,8 @@ def _sources_in_place(reader: SnapshotReader, asked: tuple[str, ...]) -> tuple[s
     unfit = [label for label in asked if reader.tree(label).kind not in _IN_PLACE]
     if unfit:
         raise UsageError(
-            f"source {unfit[0]} was made by a program and has no place on disk", hint="restore it with --to DIR, or --database"
+            f"source {unfit[0]} was made by a program and has no place on disk",
+            hint="restore it with --to DIR, or --database",
         )
     if not fit:
         raise UsageError("no source of this snapshot has a place on disk", hint="restore it with --to DIR")
@@ -132,10 +132,14 @@ def _refuse_full(prepared: Prepared) -> None:
     except OSError as error:
         raise RestoreError(f"{prepared.where} can't be restored to: {(error.strerror or '').lower()}") from error
     if names and b".opsd-restore" not in os.listdir(prepared.request.target):
-        raise RestoreError(f"{prepared.where} is not empty", hint="name a folder that is absent or empty, or restore in place")
+        raise RestoreError(
+            f"{prepared.where} is not empty", hint="name a folder that is absent or empty, or restore in place"
+        )
 
 
-def give_back(session: Session, options: RestoreOptions, prepared: Prepared, confirm: Callable[[Plan], None]) -> Restored:
+def give_back(
+    session: Session, options: RestoreOptions, prepared: Prepared, confirm: Callable[[Plan], None]
+) -> Restored:
     """Restore; in place only after `confirm`, which raises where the person says no, and a safety snapshot.
 
     Raises:
@@ -159,9 +163,12 @@ def give_back(session: Session, options: RestoreOptions, prepared: Prepared, con
 def _refuse_nothing(prepared: Prepared, result: Result) -> None:
     """A pattern with a slip of the pen must not look like a restore."""
     patterns = prepared.request.patterns
-    if patterns and not (any(result.written.values()) or result.adjusted or result.unchanged or result.skipped or result.damaged):
+    if patterns and not (
+        any(result.written.values()) or result.adjusted or result.unchanged or result.skipped or result.damaged
+    ):
         raise SnapshotUnknown(
-            f"snapshot {prepared.snapshot.id[:8]} has nothing that fits {', '.join(map(os.fsdecode, patterns))}", hint="'opsd find PATTERN' tells what it has"
+            f"snapshot {prepared.snapshot.id[:8]} has nothing that fits {', '.join(map(os.fsdecode, patterns))}",
+            hint="'opsd find PATTERN' tells what it has",
         )
 
 
@@ -175,6 +182,8 @@ def _safety_snapshot(session: Session, prepared: Prepared) -> str | None:
     standing = tuple(dict.fromkeys(path for path in paths if os.path.lexists(path)))
     if not standing:
         return None
+    from opsd.app.backups import BackupRequest, back_up  # noqa: PLC0415 - most restores need none of it, and it is not free
+
     report = back_up(session, BackupRequest(paths=standing, job="safety", accept_shrink=True))
     if report.failures:
         problem = next(iter(report.failures.values()))
@@ -193,5 +202,7 @@ def _places(prepared: Prepared, tree: SourceTree) -> list[str]:
     root = request.target.rstrip(b"/")
     if request.under() != b"/":
         return [os.fsdecode(root + request.under())]
-    roots = tree.roots or tuple(item.path for item in walk(prepared.reader, tree) if item.entry.content or item.entry.pages)
+    roots = tree.roots or tuple(
+        item.path for item in walk(prepared.reader, tree) if item.entry.content or item.entry.pages
+    )
     return [os.fsdecode(root + path) for path in roots]

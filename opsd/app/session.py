@@ -154,7 +154,9 @@ class Session:
         if file:
             return Path(file).read_text(encoding="utf-8", errors="replace")
         if self.access.ask is None:
-            raise KeyMissing("nobody is here to type the recovery kit", hint="give it as a file: --kit-file FILE or OPSD_KIT_FILE")
+            raise KeyMissing(
+                "nobody is here to type the recovery kit", hint="give it as a file: --kit-file FILE or OPSD_KIT_FILE"
+            )
         return self.access.ask("Recovery kit, twelve groups of four")
 
     def _passphrase(self) -> bytes:
@@ -178,7 +180,10 @@ class Session:
             KeyMissing: nobody is there. UsageError: the answers differ.
         """
         if self.access.ask is None:
-            raise KeyMissing("there is no terminal to ask for the passphrase", hint="set OPSD_PASSPHRASE_FILE, or passphrase: in the configuration")
+            raise KeyMissing(
+                "there is no terminal to ask for the passphrase",
+                hint="set OPSD_PASSPHRASE_FILE, or passphrase: in the configuration",
+            )
         first = self.access.ask(question)
         if first and self.access.ask("The same again") != first:
             raise UsageError("the two passphrases differ", hint="try again")
@@ -190,7 +195,15 @@ class Session:
         Raises:
             NotARepository, KeyRefused, KeyMissing, IntegrityError, NewerFormat, StorageError.
         """
-        return Repository.open(self.store, self.surroundings(writer=writer), self.unlock(), reader=reader, writer=writer)
+        return Repository.open(
+            self.store, self.surroundings(writer=writer), self.unlock(), reader=reader, writer=writer
+        )
+
+    def own_folders(self) -> frozenset[bytes]:
+        """Folders that are opsd's own and never part of a source: repository, state, cache."""
+        settings = self.settings
+        own = (settings.repository, settings.state, settings.cache)
+        return frozenset(os.fsencode(os.path.abspath(path)) for path in own)
 
     def snapshot(self, text: str, before: int | None = None) -> SnapshotReader:
         """A snapshot by its id, the beginning of it, or `latest`, as its readers see it.
