@@ -20,7 +20,9 @@ def test_the_kit_is_printed_and_written_nowhere(desk: Desk) -> None:
 def test_the_text_shows_the_whole_kit_and_what_to_do_with_it(desk: Desk) -> None:
     text = desk.ok("init").text
     assert "RECOVERY KIT" in text
-    groups = [word for line in text.splitlines() for word in line.strip().split("-") if len(word) == 4 and word.isupper()]
+    groups = [
+        word for line in text.splitlines() for word in line.strip().split("-") if len(word) == 4 and word.isupper()
+    ]
     assert len([group for group in groups if group.isalnum()]) >= 9
     assert max(map(len, text.splitlines()[1:])) <= 84
 

@@ -38,7 +38,9 @@ def test_ls_without_a_path_names_the_roots(taken: Desk) -> None:
 
 
 def test_ls_lists_a_folder_as_it_stood(taken: Desk) -> None:
-    found = {each["path"].rpartition("/")[2]: each for each in taken.ok("ls", f"latest:{taken.folder}/data", "--json").json}
+    found = {
+        each["path"].rpartition("/")[2]: each for each in taken.ok("ls", f"latest:{taken.folder}/data", "--json").json
+    }
     assert set(found) == {"deep", "hello.txt", "link", "new.txt", "sparse"}
     assert found["hello.txt"]["mode"] == "0600"
     assert found["link"]["target"] == "hello.txt"
