@@ -129,6 +129,15 @@ def listening(*, quiet: bool = False) -> Iterator[Listener]:
 def _bar() -> "Progress":
     from rich import progress  # noqa: PLC0415 - 0.2 s that only a person at a terminal pays
     from rich.console import Console  # noqa: PLC0415 - likewise
+    from rich.text import Text  # noqa: PLC0415 - likewise
+
+    class Rate(progress.ProgressColumn):
+        """Bytes a second, in the units that everything else has."""
+
+        def render(self, task: progress.Task) -> Text:
+            """The rate, once there is one."""
+            speed = task.finished_speed or task.speed
+            return Text(f"{output.size(int(speed))}/s" if speed else "")
 
     return progress.Progress(
         progress.SpinnerColumn(),
@@ -136,7 +145,7 @@ def _bar() -> "Progress":
         progress.BarColumn(bar_width=20),
         progress.TextColumn("{task.fields[files]}"),
         progress.DownloadColumn(binary_units=True),
-        progress.TransferSpeedColumn(),
+        Rate(),
         progress.TimeRemainingColumn(compact=True),
         console=Console(stderr=True),
         transient=True,
