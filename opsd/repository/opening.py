@@ -5,11 +5,11 @@ that owner's settings count.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from opsd.clock import Clock
-from opsd.errors import KeyMissing, KeyRefused, NewerFormat, NotARepository, ObjectDamaged
+from opsd.errors import IntegrityError, KeyMissing, KeyRefused, NewerFormat, NotARepository, ObjectDamaged
 from opsd.events import Reporter, Warning
 from opsd.repository.format import Kind, check_name, name_for, unpack_map
 from opsd.repository.keys import (
@@ -204,8 +204,29 @@ def unlock(store: Store, how: Unlock, reporter: Reporter) -> Keyring:
     """The keys behind a passphrase, a kit or a recipient's key.
 
     Raises:
-        KeyRefused: it opens no slot.
+        KeyRefused: it opens no slot. IntegrityError: it opens none that can be read, and one can't be read.
     """
+    try:
+        return _unlock(store, how, reporter)
+    except KeyRefused as error:
+        # Whose slot it was, its damage hides: the passphrase may well be right.
+        if damaged := ", ".join(_damaged_slots(store)):
+            raise IntegrityError(
+                f"{error}; but {damaged} can't be read, and may be the slot that is meant",
+                hint="restore it from a copy, or open with another slot: the recovery kit (--kit), another passphrase",
+            ) from error
+        raise
+
+
+def _damaged_slots(store: Store) -> Iterator[str]:
+    for info in store.list("keys/"):
+        try:
+            decode_slot(info.name, store.read(info.name))
+        except ObjectDamaged:
+            yield info.name
+
+
+def _unlock(store: Store, how: Unlock, reporter: Reporter) -> Keyring:
     identity = repository_id(store)
     # An 'init' that was cut off and done again leaves slots of a repository that never was.
     found = [slot for slot in slots(store, reporter) if slot.clear.get("repository") == identity]
