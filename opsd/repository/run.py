@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from opsd.clock import SECOND
 from opsd.errors import IntegrityError, KeyMissing, ObjectDamaged, ObjectNotFound
+from opsd.events import Warning
 from opsd.model import Content, SnapshotSummary
 from opsd.repository.catalog import load_catalog, marked_packs, marked_snapshots
 from opsd.repository.format import Kind, digest_of, name_for
@@ -226,7 +227,15 @@ class Run:
 
     def _next_sequence(self) -> int:
         memory = self.repository.around.state.memory(self.place.ring.repository)
-        dropped = (number for note in self.place.notes() for writer, number in note.sequences if writer == self.writer)
+        try:
+            notes = self.place.notes()
+        except ObjectDamaged as error:
+            # A note only tells of numbers that this host has used; where it remembers its last, it needs none of them.
+            if not memory.sequence:
+                raise
+            notes = []
+            self.place.reporter.warn(Warning(subject=error.name, problem=error.problem, hint="restore it from a copy"))
+        dropped = (number for note in notes for writer, number in note.sequences if writer == self.writer)
         return max([memory.sequence, *dropped, *(each.summary.sequence for each in self._mine())], default=0) + 1
 
     def _seen(self) -> tuple[bytes, ...]:
