@@ -16,6 +16,7 @@ from opsd.model import Outcome, SnapshotSummary, SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.apply import apply, plan_restore
 from opsd.restore.browsing import Place, locate, walk
+from opsd.restore.placement import is_below
 from opsd.restore.plan import Plan
 from opsd.restore.request import Overwrite, RestoreRequest
 from opsd.restore.result import Result
@@ -79,6 +80,8 @@ def prepare(session: Session, options: RestoreOptions) -> Prepared:
     in_place = options.target is None
     if in_place:
         sources = _sources_in_place(reader, sources)
+    else:
+        _refuse_own_folders(session, options)
     request = RestoreRequest(
         snapshot=reader.summary.id,
         target=os.fsencode(os.path.abspath(options.root if options.target is None else options.target)),
@@ -92,6 +95,20 @@ def prepare(session: Session, options: RestoreOptions) -> Prepared:
         overwrite=Overwrite(options.overwrite),
     )
     return Prepared(snapshot=reader.summary, reader=reader, request=request)
+
+
+def _refuse_own_folders(session: Session, options: RestoreOptions) -> None:
+    """A repository holds objects and nothing else; prune and copies rely on it.
+
+    Raises:
+        RestoreError: the target lies in a folder of opsd's own.
+    """
+    target = os.path.realpath(os.fsencode(options.root))
+    for own in session.own_folders():
+        if is_below(target, os.path.realpath(own)):
+            raise RestoreError(
+                f"{options.root} lies in {os.fsdecode(own)}, which is opsd's own", hint="name another folder with --to"
+            )
 
 
 def _sources_in_place(reader: SnapshotReader, asked: tuple[str, ...]) -> tuple[str, ...]:
