@@ -86,17 +86,7 @@ def encode_entry(entry: Entry) -> list[Any]:
 def decode_entry(value: Sequence[Any]) -> Entry:
     """An entry from the format's array; TypeError, ValueError or KeyError if it is none."""
     name, kind, mode, uid, gid, mtime, size, content, more = value
-    if not more:
-        return Entry(
-            name=name,
-            type=EntryType(kind),
-            mode=mode,
-            uid=uid,
-            gid=gid,
-            mtime=mtime,
-            size=size,
-            content=as_content(content),
-        )
+    more = more or {}
     extents, device = more.get("extents"), more.get("device")
     return Entry(
         name=name,
