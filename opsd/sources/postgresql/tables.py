@@ -6,7 +6,7 @@ which a child table got its columns. It is the sum, modulo 2^64, of the first ei
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opsd.sources.postgresql.session import Session, quoted
 
@@ -17,26 +17,30 @@ Counted = tuple[int, str | None]
 STATEMENT_TABLES = 50
 
 #: Own tables with rows: `r` tables and leaves, `m` materialized views that were filled, `p` partitioned (locked only).
-#: Children by inheritance may get their columns in another order from a restore, so theirs are read by name.
-#: What belongs to an extension comes back with it.
+#: The last two columns say whether the details below must be asked for: few databases need them, and thousands are listed.
 _TABLES = """
-select n.nspname::text, c.relname::text, c.relkind::text, {size}::text, {columns}, {key}
+select n.nspname::text, c.relname::text, c.relkind::text, {size}::text,
+  case when c.relhassubclass or c.relispartition then 'yes' end,
+  (select 'yes' from pg_catalog.pg_extension where oid >= 16384 limit 1)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'm', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and (c.relkind <> 'm' or c.relispopulated)
-  and not exists (select from pg_catalog.pg_depend e
+"""
+
+#: Children by inheritance may get their columns in another order from a restore, so theirs are read by name. What belongs
+#: to an extension comes back with it. A sample is chosen by primary key.
+_DETAILS = """
+select n.nspname::text, c.relname::text,
+  case when exists (select from pg_catalog.pg_inherits i where i.inhrelid = c.oid) then
+    (select string_agg('o.' || quote_ident(a.attname), ', ' order by a.attname) from pg_catalog.pg_attribute a
+      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) end,
+  (select string_agg('o.' || quote_ident(a.attname), ', ' order by a.attname)
+    from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = any(i.indkey)
+    where i.indrelid = c.oid and i.indisprimary),
+  (select 'yes' from pg_catalog.pg_depend e
     where e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and e.objid = c.oid and e.deptype = 'e')
-order by 1, 2
-"""
-_COLUMNS = """
-case when exists (select from pg_catalog.pg_inherits i where i.inhrelid = c.oid) then
-  (select string_agg('o.' || quote_ident(a.attname), ', ' order by a.attname) from pg_catalog.pg_attribute a
-    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) end
-"""
-_KEY = """
-(select string_agg('o.' || quote_ident(a.attname), ', ' order by a.attname)
-  from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = any(i.indkey)
-  where i.indrelid = c.oid and i.indisprimary)
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'm', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 """
 
 #: What the role lacks, as the statement that gives it.
@@ -84,11 +88,23 @@ class Table:
 def list_tables(session: Session, *, sizes: bool = False, keys: bool = False) -> list[Table]:
     """The database's own tables in order of name; raises ServerProblem."""
     size = "pg_catalog.pg_total_relation_size(c.oid)" if sizes else "0"
-    sql = _TABLES.format(size=size, columns=_COLUMNS, key=_KEY if keys else "null")
-    return [
-        Table(schema=schema or "", name=name or "", kind=kind or "", size=int(bytes_ or 0), columns=columns, key=key)
-        for schema, name, kind, bytes_, columns, key in session.rows(sql)
+    rows = session.rows(_TABLES.format(size=size))
+    found = [
+        Table(schema=schema or "", name=name or "", kind=kind or "", size=int(bytes_ or 0))
+        for schema, name, kind, bytes_, _, _ in sorted(rows)
     ]
+    if not keys and not any(inherited or extended for *_, inherited, extended in rows):
+        return found
+    details = {(schema, name): rest for schema, name, *rest in session.rows(_DETAILS)}
+    return [detailed for table in found if (detailed := _detailed(table, details, keys=keys))]
+
+
+def _detailed(
+    table: Table, details: Mapping[tuple[str | None, str | None], list[str | None]], *, keys: bool
+) -> Table | None:
+    """The table with its columns and key; None where it is an extension's, or was dropped meanwhile."""
+    columns, key, extended = details.get((table.schema, table.name), (None, None, "yes"))
+    return None if extended else replace(table, columns=columns, key=key if keys else None)
 
 
 def lacking(session: Session) -> list[tuple[str, str]]:
