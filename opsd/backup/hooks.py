@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from opsd.errors import HookFailed, OpsdError, ProgramFailed, SourceError, TryLater
-from opsd.events import Reporter, Warning  # noqa: A004 - the field's word
+from opsd.events import Reporter, Warning
 from opsd.model import Outcome
 from opsd.process import ending, run, said
 from opsd.sources.options import Hook, Hooks

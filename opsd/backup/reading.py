@@ -79,7 +79,9 @@ class FileReader:
 
     def _once(self, descriptor: int, status: os.stat_result, pages: PageMapped | None) -> ReadFile:
         if pages:
-            stored = pages.writer.whole(lambda view: os.readv(descriptor, [view]), pages.page_bytes, pages.previous, self._advance)
+            stored = pages.writer.whole(
+                lambda view: os.readv(descriptor, [view]), pages.page_bytes, pages.previous, self._advance
+            )
             return ReadFile(status=status, size=stored.size, pages=stored.content)
         extents = data_extents(descriptor, status)
         if extents is None:
