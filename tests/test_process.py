@@ -168,3 +168,16 @@ def test_nothing_is_left_behind_by_many_streams() -> None:
             assert read_all(reader) == b"x"
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert threading.active_count() <= threads + 2
+
+
+def test_a_program_is_fed_piece_by_piece_and_its_failure_is_told(tmp_path: Path) -> None:
+    target = tmp_path / "fed"
+    pieces = [b"one ", memoryview(b"two "), b"x" * 300_000]
+    assert process.feed(["sh", "-c", f"echo fine >&2; cat > {target}"], pieces) == b"fine\n"
+    assert target.read_bytes() == b"one two " + b"x" * 300_000
+    with pytest.raises(ProgramFailed, match="sh exited with 3: no luck"):
+        process.feed(["sh", "-c", "cat > /dev/null; echo no luck >&2; exit 3"], pieces)
+
+
+def test_a_program_that_reads_no_more_is_fed_no_more() -> None:
+    assert process.feed(["true"], (b"x" * 65536 for _ in range(100))) == b""
