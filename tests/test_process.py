@@ -172,7 +172,7 @@ def test_nothing_is_left_behind_by_many_streams() -> None:
 
 def test_a_program_is_fed_piece_by_piece_and_its_failure_is_told(tmp_path: Path) -> None:
     target = tmp_path / "fed"
-    pieces = [b"one ", memoryview(b"two "), b"x" * 300_000]
+    pieces: list[bytes | memoryview] = [b"one ", memoryview(b"two "), b"x" * 300_000]
     assert process.feed(["sh", "-c", f"echo fine >&2; cat > {target}"], pieces) == b"fine\n"
     assert target.read_bytes() == b"one two " + b"x" * 300_000
     with pytest.raises(ProgramFailed, match="sh exited with 3: no luck"):
