@@ -50,7 +50,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How a run ended: the snapshot as it is listed, the failures by source, and whether the store had lost its newest."""
+    """How a run ended: the snapshot as it is listed, the failures by source, and whether the store had lost something."""
 
     snapshot: SnapshotSummary
     failures: Mapping[str, OpsdError]
@@ -75,6 +75,7 @@ class Backup:
         self._reporter: Reporter = repository.around.reporter
         self._results: list[tuple[Planned, Result]] = []
         self._rows: list[SourceCache] = []
+        self._incomplete = False
 
     def run(self, planned: Sequence[Planned]) -> Report:
         """Back up these sources into one snapshot.
@@ -96,7 +97,7 @@ class Backup:
                 rows.finish(summary.id)
             cache.commit()
         failures = {result.label: result.failure for _, result in self._results if result.failure}
-        return Report(snapshot=summary, failures=failures, rolled_back=rolled_back)
+        return Report(snapshot=summary, failures=failures, rolled_back=rolled_back or self._incomplete)
 
     def _rolled_back(self) -> bool:
         """Whether the store shows an older state of itself: told loudly, but no reason to leave today without a backup."""
@@ -143,7 +144,15 @@ class Backup:
     def _trusted(self, run: Run, snapshot: str) -> bool:
         """Whether all that the cache knows is still stored: its manifest is listed, unmarked, and its packs stand."""
         manifest = next((each for each in run.manifests if each.summary.id == snapshot), None)
-        return manifest is not None and run.stands(manifest)
+        if manifest is None:
+            return False
+        stands = run.stands(manifest)
+        if not stands and not self._incomplete:
+            self._incomplete = True
+            hint = "what the sources still hold is stored anew in this run; 'opsd check' tells what the older snapshots lack"
+            problem = "packs that it needs are missing, damaged or marked"
+            self._reporter.warn(Warning(subject=f"snapshot {snapshot[:8]}", problem=problem, hint=hint))
+        return stands
 
     def _ending(self, run: Run, started: int) -> Ending:
         frames = FrameSet()

@@ -155,9 +155,21 @@ def _load(place: Place, marked: frozenset[bytes]) -> Catalog:
             rows = catalog.objects.setdefault(row.birth, [])
             if row not in rows:
                 rows.append(row)
+    catalog.marked |= _cut_packs(place, catalog)
     _adopt_orphans(place, catalog)
     catalog.index.use_only(catalog.usable())
     return catalog
+
+
+def _cut_packs(place: Place, catalog: Catalog) -> frozenset[bytes]:
+    """Packs whose size is not the one that the index knows: damaged for sure, so that no run relies on them. They are told."""
+    sizes = {row.digest: row.size for rows in catalog.objects.values() for row in rows}
+    cut = [catalog.packs[digest] for digest, size in sizes.items() if catalog.packs[digest].size != size]
+    for info in cut:
+        hint = "what it held is stored anew where it is still there; heal it from a copy, and run 'opsd check --read-data'"
+        problem = f"it has {info.size} bytes, not {sizes[digest_of(info.name)]}"
+        place.reporter.warn(Warning(subject=info.name, problem=problem, hint=hint))
+    return frozenset(digest_of(info.name) for info in cut)
 
 
 def _part(place: Place, name: str) -> IndexPart | None:

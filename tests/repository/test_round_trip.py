@@ -212,3 +212,21 @@ def test_two_snapshots_of_one_moment_keep_their_order(tmp_path: Path, tree: Path
     world = World.new(tmp_path / "world")
     ids = [world.backup(files(tree)).snapshot.id for _ in range(3)]
     assert [each.id for each in world.open().snapshots()] == ids
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+def test_a_pack_that_is_cut_or_gone_is_told_and_stored_anew(tmp_path: Path, tree: Path, harm: str) -> None:
+    clock = FixedClock(2_000_000_000_000_000_000)
+    world = World.new(tmp_path / "world", clock=clock)
+    world.backup(files(tree))
+    pack = max(world.store.list("packs/"), key=lambda info: info.size)
+    if harm == "cut":
+        world.store.put(pack.name, world.store.read(pack.name)[: pack.size // 2], replace=True)
+    else:
+        world.store.delete(pack.name)
+    clock.advance(10**12)
+    second = world.backup(files(tree))
+    assert second.outcome is Outcome.WARNINGS
+    assert second.snapshot.added_bytes > pack.size // 3
+    assert world.recorder.warnings
+    assert world.contents() == on_disk(tree)
