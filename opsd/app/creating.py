@@ -74,7 +74,9 @@ def _owner(session: Session) -> Keyring:
     """
     ring = unlock(session.store, session.unlock(), session.reporter)
     if ring.owner is None:
-        raise KeyMissing("the owner's key is not at hand", hint="open the repository with a passphrase or kit of its owner")
+        raise KeyMissing(
+            "the owner's key is not at hand", hint="open the repository with a passphrase or kit of its owner"
+        )
     return ring
 
 
@@ -119,7 +121,9 @@ def remove_slot(session: Session, prefix: str) -> KeySlot:
     if len(found) != 1:
         raise UsageError(f"{len(found) or 'no'} key slots begin with {prefix}", hint="'opsd key list' shows them all")
     if len(known) == 1:
-        raise UsageError("this is the last key slot: without it nobody could read the repository", hint="add another first")
+        raise UsageError(
+            "this is the last key slot: without it nobody could read the repository", hint="add another first"
+        )
     _owner(session)
     session.store.delete(f"keys/{found[0].id}")
     return found[0]

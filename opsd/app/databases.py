@@ -77,7 +77,9 @@ def choose(reader: SnapshotReader, options: DatabaseOptions) -> tuple[Chosen, ..
     for pattern in options.names:
         if not any(fnmatchcase(name, pattern) for _, name in found):
             known = ", ".join(sorted({name for tree in trees for name in _databases(tree)})[:10])
-            raise SnapshotUnknown(f"the snapshot has no database {pattern}", hint=f"it has {known}" if known else "it has none at all")
+            raise SnapshotUnknown(
+                f"the snapshot has no database {pattern}", hint=f"it has {known}" if known else "it has none at all"
+            )
     names = [name for _, name in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -158,7 +160,9 @@ def _restore_roles(session: Session, reader: SnapshotReader, tree: SourceTree) -
         raise SnapshotUnknown(f"source {tree.label} of this snapshot holds no roles", hint="restore without --roles")
     sql = b"".join(bytes(piece) for piece in content(reader, item)).decode("utf-8", "surrogateescape")
     made = restore_roles(server_of(session, tree.label), sql, session.reporter)
-    session.reporter.tell(f"{tree.label}: created roles {', '.join(made)}" if made else f"{tree.label}: all roles were there")
+    session.reporter.tell(
+        f"{tree.label}: created roles {', '.join(made)}" if made else f"{tree.label}: all roles were there"
+    )
 
 
 def server_of(session: Session, label: str) -> Server:

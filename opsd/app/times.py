@@ -34,7 +34,9 @@ def parse_time(text: str, zone: tzinfo, now: int) -> int:
         moment = (moment if moment.tzinfo else moment.replace(tzinfo=zone)) + length
         found = round(moment.timestamp() * 1_000_000) * _MICROSECOND
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{text!r} is no time", hint="for example: 2026-11-24, '2026-11-24 04:00' or yesterday") from error
+        raise UsageError(
+            f"{text!r} is no time", hint="for example: 2026-11-24, '2026-11-24 04:00' or yesterday"
+        ) from error
     if not 0 <= found <= _LATEST:
         raise UsageError(f"{text!r} is too far away", hint="times from 1970 to 2262 can be kept")
     return found if not length else found - 1

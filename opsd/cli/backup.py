@@ -43,7 +43,9 @@ _EXIT = {Outcome.COMPLETE: 0, Outcome.WARNINGS: 3, Outcome.FAILED: 1}
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
 @click.option("--tag", "tags", multiple=True, metavar="TEXT", help="File the snapshot under a tag; may be given again.")
-@click.option("--accept-shrink", is_flag=True, help="Once: a source may have lost over half of its files or bytes, or a mount.")
+@click.option(
+    "--accept-shrink", is_flag=True, help="Once: a source may have lost over half of its files or bytes, or a mount."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken in, and store nothing.")
 def command(**given: Any) -> int:
     """Take a snapshot."""

@@ -15,7 +15,9 @@ from opsd.model import EntryType
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.browsing import Place, about, content, locate, shown
 
-output_option = click.option("-o", "--output", "file", metavar="FILE", type=click.Path(), help="Write to a new FILE, not to stdout.")
+output_option = click.option(
+    "-o", "--output", "file", metavar="FILE", type=click.Path(), help="Write to a new FILE, not to stdout."
+)
 
 
 @contextmanager
@@ -73,5 +75,7 @@ def _write(reader: SnapshotReader, place: Place, given: dict[str, Any], target: 
         return None, target.write(about(reader, given["part"]))
     _, item = locate(reader, place.path, given["sources"])
     if item is None or item.entry.type is not EntryType.FILE:
-        raise UsageError(f"{shown(place.path)} is no file", hint="'opsd export' writes folders as tar, 'opsd restore' gives all back")
+        raise UsageError(
+            f"{shown(place.path)} is no file", hint="'opsd export' writes folders as tar, 'opsd restore' gives all back"
+        )
     return item.source, sum(target.write(piece) for piece in content(reader, item))

@@ -23,7 +23,9 @@ def command() -> None:
     """Make, check and show the configuration."""
 
 
-@described("generate", "Print an example with every key, commented.", """{"yaml": text}""", "opsd config generate > opsd.yaml")
+@described(
+    "generate", "Print an example with every key, commented.", """{"yaml": text}""", "opsd config generate > opsd.yaml"
+)
 def generate(**given: Any) -> None:
     """Print the example."""
     if given["as_json"]:
@@ -63,7 +65,12 @@ def show(**given: Any) -> None:
         click.echo(text, nl=False)
 
 
-@described("schema", "Print the JSON Schema of the configuration, for editors.", "the schema itself", "opsd config schema > schema.json")
+@described(
+    "schema",
+    "Print the JSON Schema of the configuration, for editors.",
+    "the schema itself",
+    "opsd config schema > schema.json",
+)
 def schema_(**given: Any) -> None:
     """Print the schema."""
     del given

@@ -33,7 +33,10 @@ def command(**given: Any) -> int:
     """Write a tar file."""
     place = Place.parse(given["snapshot"])
     if given["file"] is None and not given["as_json"] and sys.stdout.isatty():
-        raise UsageError("a tar file would garble the terminal", hint="send it on: opsd export latest | tar -t, or name a file with -o")
+        raise UsageError(
+            "a tar file would garble the terminal",
+            hint="send it on: opsd export latest | tar -t, or name a file with -o",
+        )
     with session(given) as (opened, listener), destination(given["file"], as_json=given["as_json"]) as target:
         reader = opened.snapshot(place.snapshot)
         listener.stage("export")

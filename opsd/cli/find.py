@@ -23,7 +23,9 @@ from opsd.restore.browsing import Item, search
     "opsd find invoices --snapshot 3f2a9c --json",
 )
 @click.argument("pattern")
-@click.option("--snapshot", "snapshots", multiple=True, metavar="SNAPSHOT", help="Look in this one; may be given again.")
+@click.option(
+    "--snapshot", "snapshots", multiple=True, metavar="SNAPSHOT", help="Look in this one; may be given again."
+)
 @click.option("--all", "everywhere", is_flag=True, help="Look in all snapshots.")
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
 @access_options

@@ -26,7 +26,9 @@ from opsd.errors import UsageError
 def command(**given: Any) -> None:
     """Hold a snapshot."""
     if given["release"] == bool(given["reason"]):
-        raise UsageError("give either --reason or --release", hint="for example: opsd hold 3f2a9c --reason 'audit 2026'")
+        raise UsageError(
+            "give either --reason or --release", hint="for example: opsd hold 3f2a9c --reason 'audit 2026'"
+        )
     until = None
     with session(given) as (opened, listener):
         zone = opened.settings.zone
@@ -43,4 +45,6 @@ def command(**given: Any) -> None:
     elif given["release"]:
         output.line(f"snapshot {summary.id[:8]} is no longer held")
     else:
-        output.line(f"snapshot {summary.id[:8]} is held {'for good' if until is None else f'until {output.moment(until, zone)}'}")
+        output.line(
+            f"snapshot {summary.id[:8]} is held {'for good' if until is None else f'until {output.moment(until, zone)}'}"
+        )

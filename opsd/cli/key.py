@@ -46,7 +46,9 @@ def list_(**given: Any) -> None:
             ]
         )
     else:
-        rows = [(slot.id[:12], slot.kind, output.moment(slot.created, zone), output.printable(slot.label)) for slot in found]
+        rows = [
+            (slot.id[:12], slot.kind, output.moment(slot.created, zone), output.printable(slot.label)) for slot in found
+        ]
         output.table(_COLUMNS, rows)
 
 
@@ -71,7 +73,10 @@ def add(**given: Any) -> None:
         raise UsageError("one key at a time", hint="give one of --passphrase-from, --recipient and --new-kit")
     with session(given) as (opened, listener):
         if given["recipient"]:
-            kind, added = "recipient", creating.add_recipient_slot(opened, given["recipient"], given["label"] or "recipient")
+            kind, added = (
+                "recipient",
+                creating.add_recipient_slot(opened, given["recipient"], given["label"] or "recipient"),
+            )
         elif given["new_kit"]:
             kind, added = "kit", creating.add_kit_slot(opened)
         else:

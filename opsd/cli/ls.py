@@ -65,7 +65,9 @@ def command(**given: Any) -> None:
         zone = opened.settings.zone
         reader = opened.snapshot(place.snapshot)
         if place.path is None and given["recursive"]:
-            found: Iterator[Item] = chain.from_iterable(walk(reader, tree) for tree in chosen_trees(reader, given["sources"]))
+            found: Iterator[Item] = chain.from_iterable(
+                walk(reader, tree) for tree in chosen_trees(reader, given["sources"])
+            )
         elif place.path is None:
             found = roots(reader, given["sources"])
         else:

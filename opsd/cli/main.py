@@ -111,7 +111,9 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None: 
     type=click.Path(),
     help="The configuration; otherwise OPSD_CONFIG, else /etc/opsd/opsd.yaml.",
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
+)
 @click.pass_context
 def cli(ctx: click.Context, configuration: str | None) -> None:
     """Take, keep, check and give back total snapshots of files and databases.
@@ -193,7 +195,12 @@ def _fail(error: OpsdError, *, as_json: bool) -> int:
     if error.hint:
         _say(f"      {error.hint}")
     if as_json:
-        value: dict[str, Any] = {"kind": type(error).__name__, "text": str(error), "hint": error.hint, "exit_code": error.exit_code}
+        value: dict[str, Any] = {
+            "kind": type(error).__name__,
+            "text": str(error),
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
         if isinstance(error, ConfigurationError):
             value["mistakes"] = list(error.mistakes)
         click.echo(json.dumps({"error": value}, ensure_ascii=False))

@@ -20,10 +20,14 @@ Given = Mapping[str, Any]
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON on stdout; the shape stands above.")
 
 _ACCESS = (
-    click.option("--repository", metavar="URL", help="The repository; no configuration is read then, no state is needed."),
+    click.option(
+        "--repository", metavar="URL", help="The repository; no configuration is read then, no state is needed."
+    ),
     click.option("--kit", is_flag=True, help="Open with the recovery kit: asked for, or in OPSD_KIT_FILE."),
     click.option("--kit-file", metavar="FILE", type=click.Path(), help="Open with the recovery kit in a file."),
-    click.option("--key-file", metavar="FILE", type=click.Path(), help="Open with a recipient's key file ('opsd key generate')."),
+    click.option(
+        "--key-file", metavar="FILE", type=click.Path(), help="Open with a recipient's key file ('opsd key generate')."
+    ),
 )
 
 snapshot_argument = click.argument("snapshot", metavar="SNAPSHOT")

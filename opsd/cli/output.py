@@ -130,7 +130,8 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Print rows below heads, aligned; elastic columns are cut so that a line fits the terminal, 80 columns elsewhere."""
     cells = [list(row) for row in rows]
     widths = [
-        max([len(column.head), *(len(click.unstyle(row[place])) for row in cells)]) for place, column in enumerate(columns)
+        max([len(column.head), *(len(click.unstyle(row[place])) for row in cells)])
+        for place, column in enumerate(columns)
     ]
     _shrink(columns, widths)
     line(paint(_row(columns, widths, [column.head for column in columns]), None, bold=True))

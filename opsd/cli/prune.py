@@ -40,7 +40,13 @@ _CALENDAR = (Column("TAKEN"), Column("AGE", right=True), Column("KEPT BY"))
     "opsd prune",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Explain which rule keeps each snapshot; change nothing.")
-@click.option("--simulate", "days", type=int, metavar="DAYS", help="Print the calendar that nightly runs lead to; no repository needed.")
+@click.option(
+    "--simulate",
+    "days",
+    type=int,
+    metavar="DAYS",
+    help="Print the calendar that nightly runs lead to; no repository needed.",
+)
 @click.option("--yes", "confirmed", is_flag=True, help="Also where more than a fifth of all bytes would go.")
 def command(**given: Any) -> None:
     """Prune."""
@@ -64,7 +70,9 @@ def command(**given: Any) -> None:
         numbers = {name: getattr(done, name) for name in names}
         output.emit({**numbers, "waiting_until": waits, "snapshots": _verdicts(done.plan, zone)})
         return
-    output.line(f"removed {output.count(done.swept_snapshots, 'snapshot')} and {output.size(done.swept_bytes)} that were marked before")
+    output.line(
+        f"removed {output.count(done.swept_snapshots, 'snapshot')} and {output.size(done.swept_bytes)} that were marked before"
+    )
     until = "" if done.waiting_until is None else f", to go after {output.moment(done.waiting_until, zone)}"
     packs = output.count(done.marked_packs, "pack")
     output.line(f"marked {output.count(done.marked_snapshots, 'snapshot')} and {packs}{until}")
@@ -93,10 +101,14 @@ def _explain(plan: PrunePlan, zone: tzinfo, *, as_json: bool) -> None:
     for each in plan.snapshots:
         verdict = plan.verdicts[each.id]
         kept = ", ".join(verdict.reasons) or output.paint("nothing: goes", "yellow")
-        rows.append((each.id[:8], output.moment(each.started, zone), each.host, each.job, output.size(each.bytes), kept))
+        rows.append(
+            (each.id[:8], output.moment(each.started, zone), each.host, each.job, output.size(each.bytes), kept)
+        )
     output.table(_PLAN, rows)
     going = output.count(len(plan.dropped), "snapshot")
-    output.line(f"{len(plan.snapshots) - len(plan.dropped)} stay; {going} would be marked, {output.size(freed)} freed after the grace")
+    output.line(
+        f"{len(plan.snapshots) - len(plan.dropped)} stay; {going} would be marked, {output.size(freed)} freed after the grace"
+    )
 
 
 def _simulate(days: int, *, as_json: bool) -> None:
@@ -107,7 +119,8 @@ def _simulate(days: int, *, as_json: bool) -> None:
         output.emit(
             {
                 "kept": [
-                    {"time": clock.iso(each.time_ns, zone), "age_days": each.age_days, "rule": each.rule} for each in kept
+                    {"time": clock.iso(each.time_ns, zone), "age_days": each.age_days, "rule": each.rule}
+                    for each in kept
                 ]
             }
         )

@@ -43,18 +43,41 @@ _LISTED = 20
 @click.option("--to", "target", metavar="DIR", type=click.Path(), help="The folder to restore to: absent or empty.")
 @click.option("--in-place", is_flag=True, help="Restore to where it was, below / or the folder of --to.")
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
-@click.option("--path", "patterns", multiple=True, metavar="PATTERN", help="Only what matches, as in gitignore; may be given again.")
-@click.option("--database", "databases", multiple=True, metavar="NAME", help="A PostgreSQL database, or a pattern; may be given again.")
+@click.option(
+    "--path",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only what matches, as in gitignore; may be given again.",
+)
+@click.option(
+    "--database",
+    "databases",
+    multiple=True,
+    metavar="NAME",
+    help="A PostgreSQL database, or a pattern; may be given again.",
+)
 @click.option("--as", "name", metavar="NAME", help="Restore the database under this name.")
 @click.option("--table", "tables", multiple=True, metavar="SCHEMA.TABLE", help="Only this table; may be given again.")
 @click.option("--roles", is_flag=True, help="With --database: first create the roles and tablespaces that are missing.")
 @click.option("--at", metavar="TIME", help="The newest complete snapshot not after this, such as '2026-11-24 04:00'.")
-@click.option("--plan", "only_plan", is_flag=True, help="Say what would be written and how long it takes; change nothing.")
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Say what would be written and how long it takes; change nothing."
+)
 @click.option("--delete", is_flag=True, help="In place: also remove what the snapshot lacks.")
-@click.option("--overwrite", type=click.Choice(["different", "quick", "never"]), default="different", show_default=True,
-              help="In place: replace what differs in content, in size or time, or nothing.")
+@click.option(
+    "--overwrite",
+    type=click.Choice(["different", "quick", "never"]),
+    default="different",
+    show_default=True,
+    help="In place: replace what differs in content, in size or time, or nothing.",
+)
 @click.option("--numeric-owner", is_flag=True, help="Owners by number, not by name.")
-@click.option("--no-safety-snapshot", is_flag=True, help="In place: do not keep what stands there now; drop a database that was replaced.")
+@click.option(
+    "--no-safety-snapshot",
+    is_flag=True,
+    help="In place: do not keep what stands there now; drop a database that was replaced.",
+)
 @click.option("--yes", is_flag=True, help="In place: do not ask.")
 @access_options
 def command(**given: Any) -> int:
@@ -87,15 +110,24 @@ def command(**given: Any) -> int:
 def _refuse_nonsense(given: Mapping[str, Any]) -> None:
     alone = [name for name in ("name", "tables", "roles") if given[name]]
     if alone and not given["databases"]:
-        raise UsageError("--as, --table and --roles are for databases", hint="for example: opsd restore latest --database shop --as drill")
+        raise UsageError(
+            "--as, --table and --roles are for databases",
+            hint="for example: opsd restore latest --database shop --as drill",
+        )
     if given["databases"] and (given["target"] or given["patterns"] or ":" in given["snapshot"]):
-        raise UsageError("--database restores to a server, not to a folder", hint="to get its dump as a file, leave --database out")
+        raise UsageError(
+            "--database restores to a server, not to a folder", hint="to get its dump as a file, leave --database out"
+        )
     if not given["target"] and not given["in_place"] and not given["databases"]:
-        raise UsageError("say where to: --to DIR, or --in-place", hint="for example: opsd restore latest --to /tmp/back")
+        raise UsageError(
+            "say where to: --to DIR, or --in-place", hint="for example: opsd restore latest --to /tmp/back"
+        )
     if given["delete"] and not given["in_place"]:
         raise UsageError("--delete is for restores in place", hint="a fresh folder holds nothing else")
     if given["at"] and not given["snapshot"].startswith("latest"):
-        raise UsageError("--at chooses the snapshot itself", hint="for example: opsd restore latest --at yesterday --to /tmp/back")
+        raise UsageError(
+            "--at chooses the snapshot itself", hint="for example: opsd restore latest --at yesterday --to /tmp/back"
+        )
 
 
 def _options(opened: Session, given: Mapping[str, Any]) -> RestoreOptions:
@@ -127,7 +159,9 @@ def confirm(opened: Session, show: Callable[[], None], given: Mapping[str, Any])
     if given["yes"]:
         return
     if asker() is None:
-        raise UsageError("a restore in place must be confirmed, and nobody is here to ask", hint="look at --plan, then give --yes")
+        raise UsageError(
+            "a restore in place must be confirmed, and nobody is here to ask", hint="look at --plan, then give --yes"
+        )
     show()
     answer = click.prompt(f"To write over this, type the name of this host ({opened.settings.host})", err=True)
     if answer != opened.settings.host:
@@ -135,7 +169,10 @@ def confirm(opened: Session, show: Callable[[], None], given: Mapping[str, Any])
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(output.count(number, kind.removesuffix("s"), kind) for kind, number in counts.items() if number) or "nothing"
+    return (
+        ", ".join(output.count(number, kind.removesuffix("s"), kind) for kind, number in counts.items() if number)
+        or "nothing"
+    )
 
 
 def _show_plan(prepared: Prepared, plan: Plan, *, as_json: bool) -> None:
@@ -153,8 +190,15 @@ def _show_plan(prepared: Prepared, plan: Plan, *, as_json: bool) -> None:
             }
         )
         return
-    output.line(f"snapshot {prepared.snapshot.id[:8]} to {prepared.where}: {output.size(plan.size)} to write, about {output.duration(plan.seconds)}")
-    for head, counts in (("new", plan.created), ("replaced", plan.overwritten), ("metadata", plan.metadata), ("unchanged", plan.unchanged)):
+    output.line(
+        f"snapshot {prepared.snapshot.id[:8]} to {prepared.where}: {output.size(plan.size)} to write, about {output.duration(plan.seconds)}"
+    )
+    for head, counts in (
+        ("new", plan.created),
+        ("replaced", plan.overwritten),
+        ("metadata", plan.metadata),
+        ("unchanged", plan.unchanged),
+    ):
         if counts:
             output.line(f"  {head:10} {_counts(counts)}")
     _list_paths("for example", plan.examples)
@@ -195,7 +239,9 @@ def _print(prepared: Prepared, done: Restored) -> None:
         output.note(f"opsd: {each.path} could not be restored: {each.problem}")
     if len(result.damaged) > _LISTED:
         output.note(f"… and {len(result.damaged) - _LISTED:,} more; --json lists them all")
-    output.line(f"restored snapshot {prepared.snapshot.id[:8]} to {prepared.where}{' (resumed)' if result.resumed else ''}")
+    output.line(
+        f"restored snapshot {prepared.snapshot.id[:8]} to {prepared.where}{' (resumed)' if result.resumed else ''}"
+    )
     output.line(f"  {_counts(result.written)}: {output.size(result.size)} in {output.duration(result.seconds)}")
     beside = {
         "unchanged": result.unchanged,

@@ -15,7 +15,12 @@ from opsd.cli.restore import confirm, moment
 from opsd.errors import OpsdError
 from opsd.restore.browsing import Place
 
-_PLAN = (Column("SOURCE"), Column("DATABASE", elastic=True), Column("RESTORED AS", elastic=True), Column("DUMP", right=True))
+_PLAN = (
+    Column("SOURCE"),
+    Column("DATABASE", elastic=True),
+    Column("RESTORED AS", elastic=True),
+    Column("DUMP", right=True),
+)
 
 
 def run(given: Mapping[str, Any]) -> int:
@@ -88,4 +93,6 @@ def _print(done: DatabaseRestored, options: DatabaseOptions) -> None:
         return
     what = output.count(len(options.tables), "table") + " of " if options.tables else ""
     name = chosen.name if chosen.target == chosen.name else f"{chosen.name} as {chosen.target}"
-    output.line(f"restored {what}{name} from {output.size(chosen.bytes)} in {output.duration(done.seconds)}; its rows were compared")
+    output.line(
+        f"restored {what}{name} from {output.size(chosen.bytes)} in {output.duration(done.seconds)}; its rows were compared"
+    )

@@ -46,6 +46,10 @@ def command(**given: Any) -> None:
     marked = f", {found.marked} of them marked by prune" if found.marked else ""
     output.line(f"{output.count(found.snapshots, 'snapshot')} of {', '.join(found.hosts) or 'no host yet'}{marked}")
     output.table(_COLUMNS, [(kind, f"{count:,}", output.size(size)) for kind, count, size in found.objects])
-    output.line(f"stored {output.size(found.stored_bytes)}; the latest snapshot restores to {output.size(found.latest_bytes)}")
+    output.line(
+        f"stored {output.size(found.stored_bytes)}; the latest snapshot restores to {output.size(found.latest_bytes)}"
+    )
     if found.stored_bytes:
-        output.line(f"all snapshots together hold {output.size(found.all_bytes)}, {found.all_bytes / found.stored_bytes:.1f} times what is stored")
+        output.line(
+            f"all snapshots together hold {output.size(found.all_bytes)}, {found.all_bytes / found.stored_bytes:.1f} times what is stored"
+        )

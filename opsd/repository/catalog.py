@@ -166,7 +166,9 @@ def _cut_packs(place: Place, catalog: Catalog) -> frozenset[bytes]:
     sizes = {row.digest: row.size for rows in catalog.objects.values() for row in rows}
     cut = [catalog.packs[digest] for digest, size in sizes.items() if catalog.packs[digest].size != size]
     for info in cut:
-        hint = "what it held is stored anew where it is still there; heal it from a copy, and run 'opsd check --read-data'"
+        hint = (
+            "what it held is stored anew where it is still there; heal it from a copy, and run 'opsd check --read-data'"
+        )
         problem = f"it has {info.size} bytes, not {sizes[digest_of(info.name)]}"
         place.reporter.warn(Warning(subject=info.name, problem=problem, hint=hint))
     return frozenset(digest_of(info.name) for info in cut)

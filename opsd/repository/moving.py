@@ -102,7 +102,9 @@ class FrameMover:
         birth = new_birth(self._clock.now())
         spool = PackSpool(self._stem.with_name(f"{self._stem.name}-{birth.hex()}"), birth, list(sessions))
         try:
-            sources = [each.pack.digest for each in group if self._append(spool, each, heads.get(each.pack.digest), sessions)]
+            sources = [
+                each.pack.digest for each in group if self._append(spool, each, heads.get(each.pack.digest), sessions)
+            ]
             finished = spool.finish(self._place.ring.repository, self._place.ring.index())
             if finished.rows:
                 self._place.store.put(finished.name, spool.path)
@@ -118,7 +120,9 @@ class FrameMover:
             self._leave_alone(error)
             return None
 
-    def _append(self, spool: PackSpool, moving: Moving, head: PackHead | None, sessions: Mapping[SealedSession, int]) -> bool:
+    def _append(
+        self, spool: PackSpool, moving: Moving, head: PackHead | None, sessions: Mapping[SealedSession, int]
+    ) -> bool:
         """Copy the frames of one pack, once each; whether they all stand in new packs now."""
         self._step()
         if head is None:
@@ -132,7 +136,9 @@ class FrameMover:
             if (row.birth, row.number) not in self._done:
                 self._done.add((row.birth, row.number))
                 seat = None if row.session is None else sessions[head.sessions[row.session]]
-                spool.append(row._replace(session=seat), memoryview(content)[row.offset : row.offset + row.stored_length])
+                spool.append(
+                    row._replace(session=seat), memoryview(content)[row.offset : row.offset + row.stored_length]
+                )
         return True
 
     def _leave_alone(self, error: ObjectDamaged) -> None:

@@ -16,7 +16,9 @@ def swept_snapshots(marks: Iterable[Mark]) -> frozenset[str]:
     """Names of snapshots whose sweep was announced: nothing saves them any more."""
     marks = tuple(marks)
     announced = {mark.mark for mark in marks if mark.event == "sweep"}
-    return frozenset(name for mark in marks if mark.event == "mark" and mark.mark in announced for name in mark.snapshots)
+    return frozenset(
+        name for mark in marks if mark.event == "mark" and mark.mark in announced for name in mark.snapshots
+    )
 
 
 def hold(repository: Repository, snapshot: SnapshotSummary, until: int | None, reason: str) -> None:

@@ -75,10 +75,15 @@ def _worth_rewriting(
     staying: Iterable[PackState], live: dict[bytes, tuple[FrameRow, ...]], pack_bytes: int
 ) -> tuple[Moving, ...]:
     """The deadest packs until little enough is dead, and small ones once they are worth a pack."""
-    moving = {state.pack.digest: Moving(pack=state.pack, rows=live[state.pack.digest]) for state in staying if state.settled}
+    moving = {
+        state.pack.digest: Moving(pack=state.pack, rows=live[state.pack.digest]) for state in staying if state.settled
+    }
     sizes = {digest: sum(row.stored_length for row in each.rows) for digest, each in moving.items()}
-    waste = {digest: sum(row.stored_length for row in state.rows) - sizes[digest]
-             for state in staying if (digest := state.pack.digest) in moving}
+    waste = {
+        digest: sum(row.stored_length for row in state.rows) - sizes[digest]
+        for state in staying
+        if (digest := state.pack.digest) in moving
+    }
     allowed = sum(sizes.values()) * DEAD_SHARE
     chosen: set[bytes] = set()
     total = sum(waste.values())

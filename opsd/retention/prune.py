@@ -78,7 +78,9 @@ class Prune:
     def __init__(self, repository: Repository, options: PruneOptions) -> None:
         options.rules.require_meaning()
         if repository.place.ring.maintainer is None:
-            raise KeyMissing("the maintainer's key is not on this machine", hint="run prune on a host that has it, or enrol this one")
+            raise KeyMissing(
+                "the maintainer's key is not on this machine", hint="run prune on a host that has it, or enrol this one"
+            )
         self._repository = repository
         self._place = repository.place
         self._options = options

@@ -79,7 +79,9 @@ def survey(repository: Repository, *, store_now: int | None = None, gaps_known: 
         notes = tuple(place.notes())
         repository.compare_memory()
     except (IntegrityError, NewerFormat) as error:
-        raise PruneRefused(f"prune stops: {error}", hint=error.hint or "run 'opsd check', and repair before you prune") from error
+        raise PruneRefused(
+            f"prune stops: {error}", hint=error.hint or "run 'opsd check', and repair before you prune"
+        ) from error
     if not gaps_known:
         _refuse_gaps(manifests, notes)
     began: dict[bytes, int] = {}
@@ -112,7 +114,9 @@ def missing_numbers(manifests: Iterable[Manifest], notes: Iterable[Note]) -> dic
     for manifest in manifests:
         seen[manifest.summary.writer].add(manifest.summary.sequence)
     missing = {
-        writer: [number for number in range(1, max(numbers)) if number not in numbers and (writer, number) not in dropped]
+        writer: [
+            number for number in range(1, max(numbers)) if number not in numbers and (writer, number) not in dropped
+        ]
         for writer, numbers in seen.items()
     }
     return {writer: numbers for writer, numbers in missing.items() if numbers}

@@ -81,7 +81,9 @@ class Sweep:
         found = self._survey()
         held = found.held
         named = set(mark.snapshots)
-        going = [each for each in found.manifests if each.summary.name in named and digest_of(each.summary.name) not in held]
+        going = [
+            each for each in found.manifests if each.summary.name in named and digest_of(each.summary.name) not in held
+        ]
         names = {each.summary.name for each in going}
         needed = frames_needed(self._repository, [each for each in found.manifests if each.summary.name not in names])
         catalog = load_catalog(self._place, found.marks)

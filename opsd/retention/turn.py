@@ -54,7 +54,9 @@ class Turn:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self.say("ended")
@@ -89,14 +91,18 @@ class Turn:
         if self._clock.now() - self._last_sign <= _ALIVE_EVERY:
             return
         if any(event.run == self.run and event.event in ENDS for _, event in self._place.run_events()):
-            raise PruneRefused("another prune ended this one, which showed no sign of life for a day", hint="run it again")
+            raise PruneRefused(
+                "another prune ended this one, which showed no sign of life for a day", hint="run it again"
+            )
         self.say("alive")
 
     def _prove(self, name: str) -> None:
         """What was just put is listed at once, at the time that this host's clock shows."""
         found = next((info for info in self._place.store.list("runs/") if info.name == name), None)
         if found is None:
-            raise PruneRefused("the store does not list what was just put", hint="prune only where listings are current")
+            raise PruneRefused(
+                "the store does not list what was just put", hint="prune only where listings are current"
+            )
         self.store_now = found.modified
         difference = abs(found.modified - self._clock.now())
         if difference > CLOCK_TOLERANCE:

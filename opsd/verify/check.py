@@ -129,7 +129,9 @@ class Check:
         self._index_objects()
         catalog = load_catalog(self._place, ())
         if catalog.orphans:
-            self._found.notices.append(f"{len(catalog.orphans)} packs stand in no index; they are read by their footers until the next backup")
+            self._found.notices.append(
+                f"{len(catalog.orphans)} packs stand in no index; they are read by their footers until the next backup"
+            )
         footers = self._footers(catalog)
         self._needed(manifests, footers)
         chosen = self._chosen(list(catalog.packs.values()))
@@ -170,7 +172,9 @@ class Check:
         }
         if not any(True for _ in self._place.store.list("keys/")):
             hint = "copy them back from a copy, or run 'opsd key' on a host that still has its keys"
-            self._found.problems.append(Problem(object="keys/", problem="there is no key slot: no passphrase and no kit opens it", hint=hint))
+            self._found.problems.append(
+                Problem(object="keys/", problem="there is no key slot: no passphrase and no kit opens it", hint=hint)
+            )
         for prefix, decode in kinds.items():
             for info, content in self._each(prefix):
                 try:
@@ -207,14 +211,18 @@ class Check:
                 hint = "a host was cloned or rolled back; give the clone a repository or keys of its own"
                 self._found.problems.append(Problem(object=summary.name, problem=text, hint=hint))
         for missing in missing_numbers(manifests, notes).values():
-            text = f"snapshots number {', '.join(map(str, missing[:10]))} of one host are gone, and no prune dropped them"
+            text = (
+                f"snapshots number {', '.join(map(str, missing[:10]))} of one host are gone, and no prune dropped them"
+            )
             hint = "someone removed them, or the store shows an older state of itself; compare with a copy"
             self._found.problems.append(Problem(object="snapshots/", problem=text, hint=hint))
 
     def _index_objects(self) -> None:
         for info, content in self._each("index/"):
             try:
-                IndexPart(info.name, decode_index(info.name, content, self._place.ring.repository, self._place.ring.index()))
+                IndexPart(
+                    info.name, decode_index(info.name, content, self._place.ring.repository, self._place.ring.index())
+                )
             except (IntegrityError, NewerFormat) as error:
                 self._found.add(error, info.name)
 
@@ -226,7 +234,9 @@ class Check:
             try:
                 footers[info.name] = footer_of(self._place, info)
             except (IntegrityError, NewerFormat) as error:
-                births = {birth for birth, rows in catalog.objects.items() if any(row.name == info.name for row in rows)}
+                births = {
+                    birth for birth, rows in catalog.objects.items() if any(row.name == info.name for row in rows)
+                }
                 problem = getattr(error, "problem", str(error))
                 self._found.damaged[info.name] = _Damage(problem=problem, births=frozenset(births))
         return footers
@@ -255,7 +265,9 @@ class Check:
         if not self._options.share:
             return []
         packs.sort(key=lambda each: each.name)
-        count = len(packs) if self._options.share >= 1 else max(1, round(len(packs) * self._options.share)) if packs else 0
+        count = (
+            len(packs) if self._options.share >= 1 else max(1, round(len(packs) * self._options.share)) if packs else 0
+        )
         return sorted(random.Random(self._options.seed).sample(packs, count), key=lambda each: each.name)  # noqa: S311 - a sample, no secret
 
     def _read(self, packs: list[ObjectInfo], footers: Footers) -> None:
@@ -265,7 +277,9 @@ class Check:
             for _ in pool.map(lambda info: self._read_pack(reader, info, footers.get(info.name)), packs):
                 pass
 
-    def _read_pack(self, reader: PackReader, info: ObjectInfo, footer: tuple[PackRow, tuple[FrameRow, ...]] | None) -> None:
+    def _read_pack(
+        self, reader: PackReader, info: ObjectInfo, footer: tuple[PackRow, tuple[FrameRow, ...]] | None
+    ) -> None:
         content = memoryview(bytearray(info.size))
         try:
             count = self._place.store.read_into(info.name, 0, content)

@@ -1,5 +1,7 @@
-"""What can be mended without a copy: damaged packs are marked, so that the next backup stores anew what they held; a damaged index
-object is written again from the packs' footers.
+"""What can be mended without a copy.
+
+Damaged packs are marked, so that the next backup stores anew what they held; a damaged index object is written again from the
+packs' footers.
 
 Promise: nothing is removed, and nothing damaged is given a fresh name. Design: Many writers, and prune without locks.
 """

@@ -21,7 +21,9 @@ START = 2_000_000_000 * SECOND
 FILES = 300
 FILE_BYTES = 100_000
 #: Packs are small beside the repository, as they are in life, and large beside the session keys that they carry.
-PARAMETERS = replace(SMALL, pack_bytes=512 * 1024, frame_bytes=64 * 1024, cut_min=16 * 1024, cut_average=64 * 1024, cut_max=256 * 1024)
+PARAMETERS = replace(
+    SMALL, pack_bytes=512 * 1024, frame_bytes=64 * 1024, cut_min=16 * 1024, cut_average=64 * 1024, cut_max=256 * 1024
+)
 HOUR = 3600 * SECOND
 
 
@@ -43,7 +45,9 @@ class Life:
             gone = self._random.choice(sorted(self.now.keys() - changes.keys()))
             (self.folder / gone).unlink()
             self.now = {name: content for name, content in self.now.items() if name != gone}
-            changes[f"d{self._random.randrange(5)}/n{self._random.randrange(10**9)}"] = self._random.randbytes(FILE_BYTES)
+            changes[f"d{self._random.randrange(5)}/n{self._random.randrange(10**9)}"] = self._random.randbytes(
+                FILE_BYTES
+            )
         make_tree(self.folder, changes)
         self.now = self.now | changes
 
@@ -92,9 +96,13 @@ def test_after_many_nights_of_backup_and_prune_the_repository_is_within_a_tenth_
     clock.advance(4 * DAY)
     Prune(world.open(), options).carry_out()
     ideal = fresh(tmp_path / "fresh", [truth[each.id] for each in standing])
-    assert nightly <= 1.1 * ideal, f"{nightly / ideal:.3f} of a fresh one; {size(world) / ideal:.3f} once the grace is over"
+    assert nightly <= 1.1 * ideal, (
+        f"{nightly / ideal:.3f} of a fresh one; {size(world) / ideal:.3f} once the grace is over"
+    )
     for each in standing[:: max(1, len(standing) // 6)]:
-        assert world.contents(each.id) == {f"files:{life.folder}/{name}": content for name, content in truth[each.id].items()}
+        assert world.contents(each.id) == {
+            f"files:{life.folder}/{name}": content for name, content in truth[each.id].items()
+        }
     report = Check(world.open(reader=True), CheckOptions(share=1.0)).run()
     assert not report.problems
     assert not report.notices

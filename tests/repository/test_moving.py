@@ -29,8 +29,12 @@ def entries(place: Place) -> set[Known]:
     """All that the index says: prefix, birth id, number, object."""
     found = set()
     for info in place.store.list("index/"):
-        part = IndexPart(info.name, decode_index(info.name, place.store.read(info.name), place.ring.repository, place.ring.index()))
-        found |= {(each.prefix, part.rows[each.row].birth, each.number, part.rows[each.row].digest) for each in part.entries()}
+        part = IndexPart(
+            info.name, decode_index(info.name, place.store.read(info.name), place.ring.repository, place.ring.index())
+        )
+        found |= {
+            (each.prefix, part.rows[each.row].birth, each.number, part.rows[each.row].digest) for each in part.entries()
+        }
     return found
 
 
@@ -39,7 +43,9 @@ def rows(place: Place) -> dict[tuple[bytes, int], list[bytes]]:
     found: dict[tuple[bytes, int], list[bytes]] = {}
     for info in place.store.list("packs/"):
         for row in footer_of(place, info)[1]:
-            found.setdefault((row.birth, row.number), []).append(place.store.read(info.name, row.offset, row.stored_length))
+            found.setdefault((row.birth, row.number), []).append(
+                place.store.read(info.name, row.offset, row.stored_length)
+            )
     return found
 
 

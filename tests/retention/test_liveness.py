@@ -41,8 +41,13 @@ def outcome(given_packs: list[PackState], wanted: set[Frame]) -> tuple[Liveness,
 
 
 @given(packs, st.sets(frames))
-def test_every_needed_frame_that_some_pack_holds_is_held_afterwards(drawn: list[tuple[list[Frame], bool, int]], wanted: set[Frame]) -> None:
-    states = [state(number, inside, settled=settled, padding=padding) for number, (inside, settled, padding) in enumerate(drawn)]
+def test_every_needed_frame_that_some_pack_holds_is_held_afterwards(
+    drawn: list[tuple[list[Frame], bool, int]], wanted: set[Frame]
+) -> None:
+    states = [
+        state(number, inside, settled=settled, padding=padding)
+        for number, (inside, settled, padding) in enumerate(drawn)
+    ]
     held_before = {(row.birth, row.number) for each in states for row in each.rows}
     found, held = outcome(states, wanted)
     assert held >= {frame for frame in needed_frames(wanted).frames() if frame in held_before}
@@ -51,18 +56,29 @@ def test_every_needed_frame_that_some_pack_holds_is_held_afterwards(drawn: list[
 
 
 @given(packs, st.sets(frames))
-def test_a_settled_pack_without_needed_frames_is_dead_and_sizes_add_up(drawn: list[tuple[list[Frame], bool, int]], wanted: set[Frame]) -> None:
-    states = [state(number, inside, settled=settled, padding=padding) for number, (inside, settled, padding) in enumerate(drawn)]
+def test_a_settled_pack_without_needed_frames_is_dead_and_sizes_add_up(
+    drawn: list[tuple[list[Frame], bool, int]], wanted: set[Frame]
+) -> None:
+    states = [
+        state(number, inside, settled=settled, padding=padding)
+        for number, (inside, settled, padding) in enumerate(drawn)
+    ]
     needed = needed_frames(wanted)
     found, _ = outcome(states, wanted)
-    useless = {each.pack.digest for each in states if each.settled and not any((row.birth, row.number) in needed for row in each.rows)}
+    useless = {
+        each.pack.digest
+        for each in states
+        if each.settled and not any((row.birth, row.number) in needed for row in each.rows)
+    }
     assert useless <= {pack.digest for pack in found.dead}
     assert found.total_bytes == sum(each.pack.size for each in states) == found.live_bytes + found.dead_bytes
     assert 0 <= found.freed_bytes <= found.total_bytes
 
 
 def test_of_two_packs_with_the_same_frames_exactly_one_goes() -> None:
-    found, held = outcome([state(1, [(0, 0), (0, 1)], settled=True), state(2, [(0, 0), (0, 1)], settled=True)], {(0, 0), (0, 1)})
+    found, held = outcome(
+        [state(1, [(0, 0), (0, 1)], settled=True), state(2, [(0, 0), (0, 1)], settled=True)], {(0, 0), (0, 1)}
+    )
     assert len(found.dead) == 1
     assert len(held) == 2
 

@@ -57,7 +57,9 @@ def test_what_the_rules_drop_is_marked_waits_72_hours_and_goes(nights: Nights) -
     nights.clock.advance(2 * HOUR)
     swept = prune(nights.world)
     assert swept.swept_snapshots == 2
-    assert swept.swept_bytes == sum(len(before[name]) for name in before.keys() - nights.objects().keys() if name.startswith("packs/"))
+    assert swept.swept_bytes == sum(
+        len(before[name]) for name in before.keys() - nights.objects().keys() if name.startswith("packs/")
+    )
     assert names(nights, "snapshots/") == {each.name for each in made[2:]}
     nights.require_truth()
 
@@ -172,7 +174,9 @@ def interrupted(root: Path, act: Callable[[], None]) -> Planned:
 
 
 @pytest.mark.parametrize("forgotten", [False, True], ids=["ended", "ended and forgotten"])
-def test_a_run_that_slept_for_a_month_fails_instead_of_relying_on_what_was_swept(nights: Nights, forgotten: bool) -> None:  # noqa: FBT001
+def test_a_run_that_slept_for_a_month_fails_instead_of_relying_on_what_was_swept(
+    nights: Nights, *, forgotten: bool
+) -> None:
     lost = noise(300_000, 60)
     nights.night({"lost": lost})
     (nights.tree / "lost").unlink()

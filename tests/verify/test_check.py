@@ -83,7 +83,11 @@ def test_nothing_is_reported_while_prune_marks_moves_and_sweeps(nights: Nights) 
 def test_a_missing_pack_is_reported_with_the_snapshots_that_need_it(nights: Nights) -> None:
     nights.night({"late": noise(40_000, 77)})
     newest = nights.world.open().snapshots()[-1]
-    others = {birth for each in nights.world.open().snapshots()[:-1] for birth in frames_of(nights.world.open(), nights.world.open().find(each.id)).births()}
+    others = {
+        birth
+        for each in nights.world.open().snapshots()[:-1]
+        for birth in frames_of(nights.world.open(), nights.world.open().find(each.id)).births()
+    }
     victim = next(info for info, row in pack_rows(nights) if row.birth not in others)
     nights.store.delete(victim.name)
     for share in (0.0, 1.0):
@@ -253,7 +257,9 @@ def test_damage_that_another_pack_makes_good_affects_no_snapshot(nights: Nights)
     before = {info.name for info in nights.store.list("packs/")}
     prune(nights.world, keep_last=100)
     moved = {(row.birth, row.number) for info, row in pack_rows(nights) if info.name not in before}
-    info, row = next((info, row) for info, row in pack_rows(nights) if info.name in before and (row.birth, row.number) in moved)
+    info, row = next(
+        (info, row) for info, row in pack_rows(nights) if info.name in before and (row.birth, row.number) in moved
+    )
     nights.flip(info.name, row.offset + 50)
     problem = only(check(nights))
     assert (problem.object, problem.snapshots) == (info.name, ())
