@@ -122,7 +122,7 @@ class StreamBackup:
 
     def _list(self) -> None:
         job, result = self._job, self.result
-        folders = _folders(self._taken)
+        folders = _folders(self._taken, job.clock.now())
         hunks: list[HunkPlace] = []
         group: list[tuple[bytes, list[Any]]] = []
         for path in sorted(folders, key=path_parts):
@@ -157,8 +157,8 @@ class StreamBackup:
         self.result.frames.add_references(content if isinstance(content, bytes) else content[1])
 
 
-def _folders(taken: list[_Taken]) -> dict[bytes, list[Any]]:
-    """Entries by folder, the folders on the way made up."""
+def _folders(taken: list[_Taken], now: int) -> dict[bytes, list[Any]]:
+    """Entries by folder, the folders on the way made up; what has no time of its own is dated now."""
     folders: dict[bytes, dict[bytes, Any]] = {b"/": {}}
     for each in taken:
         stream = each.stream
@@ -170,7 +170,7 @@ def _folders(taken: list[_Taken]) -> dict[bytes, list[Any]]:
             )
             path += b"/" + part
         more = None if each.pages is None else {"pages": each.pages}
-        head = [name, int(EntryType.FILE), stream.mode, stream.uid, stream.gid, stream.mtime]
+        head = [name, int(EntryType.FILE), stream.mode, stream.uid, stream.gid, stream.mtime or now]
         folders.setdefault(path or b"/", {})[name] = [*head, each.size, each.content, more]
     return {path: [entries[name] for name in sorted(entries)] for path, entries in folders.items()}
 

@@ -174,7 +174,8 @@ class Repository:
         whole = [each for each in known if each.complete and each.job == "all"]
         if before is not None:
             whole = whole or [each for each in known if each.complete]
-        for each in reversed(whole or known):
+        usual = [each for each in known if each.job != "safety"]
+        for each in reversed(whole or usual or known):
             return self.manifest(ObjectInfo(name=each.name, size=0, modified=each.received))
         when = "" if before is None else " that old"
         raise SnapshotUnknown(

@@ -230,3 +230,12 @@ def test_a_pack_that_is_cut_or_gone_is_told_and_stored_anew(tmp_path: Path, tree
     assert second.snapshot.added_bytes > pack.size // 3
     assert world.recorder.warnings
     assert world.contents() == on_disk(tree)
+
+
+def test_latest_passes_over_a_safety_snapshot(tmp_path: Path, tree: Path) -> None:
+    clock = FixedClock(2_000_000_000_000_000_000)
+    world = World.new(tmp_path / "world", clock=clock)
+    part = world.backup(files(tree), job="part").snapshot.id
+    clock.advance(10**12)
+    world.backup(files(tree), job="safety")
+    assert world.open().find("latest").summary.id == part
