@@ -21,6 +21,8 @@ from opsd.repository.writer import LISTING
 from opsd.sources.protocol import Stream, StreamSource
 
 _THREADS: Final = "opsd-stream"
+#: How long a signal may go unseen, in seconds.
+_WAKING: Final = 0.5
 #: How often a thread that was told to stop is helped by stopping its program (seconds).
 _STOPPING: Final = 0.2
 
@@ -57,7 +59,10 @@ class StreamBackup:
             threads = max(1, self._source.parallel)
             pool = ThreadPoolExecutor(threads, thread_name_prefix=_THREADS)
             try:
-                wait([pool.submit(self._work, streams) for _ in range(threads)])
+                pending = {pool.submit(self._work, streams) for _ in range(threads)}
+                while pending:
+                    # With a limit: a signal that comes just before a wait without one is seen only after it.
+                    pending = wait(pending, timeout=_WAKING).not_done
             except BaseException as error:
                 self._stop = error
                 raise
