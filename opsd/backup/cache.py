@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgpack
+from blake3 import blake3
 
 from opsd.repository.seal import keyed_hash, subkey
 
@@ -35,7 +36,7 @@ class Cache:
 
     def hash(self, content: bytes) -> bytes:
         """16 bytes that stand for a path or a stat."""
-        return keyed_hash(self._key, content)[:16]
+        return blake3(content, key=self._key).digest(16)
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -106,6 +107,8 @@ class SourceCache:
 
     def __init__(self, cache: Cache, connection: sqlite3.Connection, source: bytes) -> None:
         self._cache = cache
+        #: 16 bytes that stand for a path or a stat.
+        self.hash = cache.hash
         self._connection = connection
         self._source = source
         self._used: list[int] = []
@@ -121,10 +124,6 @@ class SourceCache:
         with suppress(sqlite3.Error):
             return self._connection.execute(statement, (self._source, *values)).fetchone()
         return None
-
-    def hash(self, content: bytes) -> bytes:
-        """16 bytes that stand for a path or a stat."""
-        return self._cache.hash(content)
 
     @property
     def snapshot(self) -> str:

@@ -19,10 +19,13 @@ from opsd.sources.protocol import Found, FoundFolder
 
 @dataclass(slots=True)
 class Part:
-    """A folder, or a part of one, on its way into a hunk: its digest, and the key of its rows in the cache."""
+    """A folder, or a part of one, on its way into a hunk: `digest` covers all in it, `key` names its row in the cache."""
 
     folder: FoundFolder
     entries: list[Found]
+    #: What must be equal for each entry to count as unchanged.
+    statuses: list[bytes]
+    files: int
     digest: bytes
     key: bytes
 
@@ -62,12 +65,15 @@ class Grouping:
         )
 
     def _part(self, folder: FoundFolder, entries: list[Found]) -> Part:
-        status = [folder.path, b"\0", b"\1" if folder.complete else b"\0"]
+        covered = [folder.path, b"\0", b"\1" if folder.complete else b"\0"]
+        statuses = []
         files = size = 0
         for name, found in entries:
-            status += [name, b"/", status_bytes(found)]
+            status = status_bytes(found)
+            statuses.append(status)
+            covered += (name, b"/", status)
             if found.st_nlink > 1:
-                status.append(found.st_dev.to_bytes(8, "little"))
+                covered.append(found.st_dev.to_bytes(8, "little"))
             if stat.S_ISREG(found.st_mode):
                 files += 1
                 size += found.st_size
@@ -80,7 +86,8 @@ class Grouping:
             elif root.rpartition(b"/")[0] == folder.path.rstrip(b"/"):
                 _count_file(totals, root.rpartition(b"/")[2], entries)
         first = entries[0][0] if entries and folder.part else b""
-        return Part(folder, entries, self._hash(b"".join(status)), self._hash(folder.path + b"\0" + first))
+        digest, key = self._hash(b"".join(covered)), self._hash(folder.path + b"\0" + first)
+        return Part(folder, entries, statuses, files, digest, key)
 
 
 def _count_file(totals: list[int], name: bytes, entries: list[Found]) -> None:

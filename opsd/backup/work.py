@@ -52,10 +52,6 @@ class Job:
         """Whether the cache knows anything of this source."""
         return bool(self.cache.snapshot)
 
-    def hash(self, content: bytes) -> bytes:
-        """16 bytes that stand for a path or a stat."""
-        return self.cache.hash(content)
-
     def old_blobs(self) -> BlobReader:
         """What the index key opens of what is stored: page maps."""
         return BlobReader(self.run.place, self.run.catalog)

@@ -149,7 +149,10 @@ class BlobWriter:
 
     def add(self, domain: DomainWriter, content: memoryview, group: int = DATA) -> bytes:
         """Store a blob unless it is there; returns its reference (56 bytes). The content is copied before this returns."""
-        identity = keyed_hash(domain.blob_key, content)
+        return self.add_identified(domain, keyed_hash(domain.blob_key, content), content, group)
+
+    def add_identified(self, domain: DomainWriter, identity: bytes, content: memoryview, group: int = DATA) -> bytes:
+        """As `add`, for a blob whose id was computed already."""
         with self._lock:
             address = self.known(identity)
             if address is None:

@@ -37,11 +37,17 @@ def reachable(path: bytes) -> Iterator[bytes]:
 
 def open_file(path: bytes) -> int:
     """A descriptor for reading; the caller compares its fstat with the lstat before (`same_file`) and closes it."""
+    if len(path) <= _LONGEST:
+        return _open_file(path)
     with reachable(path) as short:
-        try:
-            return os.open(short, _FILE | os.O_NOATIME)
-        except PermissionError:  # Only the owner and root may leave the access time alone.
-            return os.open(short, _FILE)
+        return _open_file(short)
+
+
+def _open_file(path: bytes) -> int:
+    try:
+        return os.open(path, _FILE | os.O_NOATIME)
+    except PermissionError:  # Only the owner and root may leave the access time alone.
+        return os.open(path, _FILE)
 
 
 @contextmanager

@@ -1,0 +1,212 @@
+"""One entry of a tree: read, stored, and what is to be listed of it.
+
+Promise: an entry that can't be had is a counted warning, never silence; what is stored was read from the very entry that was found.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from opsd.backup.fetching import Fetched, Fetcher
+from opsd.backup.images import ImageRefused, Images
+from opsd.backup.lookup import CONTENT, FRAMES, MORE, PAGE_MAPS, Seen, Value
+from opsd.backup.reading import SQLITE_HEADER, SQLITE_LEAST, Database, FileReader, PageMapped, ReadFile, Replaced
+from opsd.backup.work import Job, Result, shown, warn
+from opsd.events import Warning
+from opsd.model import Content, EntryType
+from opsd.repository.cutters import ContentWriter, PageWriter
+from opsd.repository.manifest import page_map_key
+from opsd.repository.references import FrameSet, as_content
+from opsd.sources import patterns
+from opsd.sources.metadata import Extra, MetadataReader
+from opsd.sources.options import FilesSource
+from opsd.sources.protocol import FoundFolder
+from opsd.sources.roots import join
+
+_TYPES: Final = {
+    stat.S_IFREG: EntryType.FILE,
+    stat.S_IFDIR: EntryType.FOLDER,
+    stat.S_IFLNK: EntryType.SYMLINK,
+    stat.S_IFIFO: EntryType.FIFO,
+    stat.S_IFSOCK: EntryType.SOCKET,
+    stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
+    stat.S_IFBLK: EntryType.BLOCK_DEVICE,
+}
+
+
+@dataclass(slots=True)
+class Needs:
+    """What a hunk refers to; filled while its entries are stored."""
+
+    frames: FrameSet = field(default_factory=FrameSet)
+    page_maps: dict[bytes, Content] = field(default_factory=dict)
+
+    def add_value(self, value: Value) -> None:
+        """What an entry refers to that was stored before."""
+        content = value[CONTENT]
+        if isinstance(content, bytes):
+            self.frames.add_references(content)
+        elif content is not None or (value[MORE] and "pages" in value[MORE]):
+            self.frames.add_records(value[FRAMES])
+            for key, each in value[PAGE_MAPS].items():
+                self.page_maps[key] = as_content(each) or b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writers:
+    """Where content goes: cut into blobs, by page map, databases as images; and what is read ahead."""
+
+    content: ContentWriter
+    pages: PageWriter
+    images: Images
+    fetcher: Fetcher
+    advance: Callable[[int], None]
+
+
+class EntryStore:
+    """Stores the entries of one source. One thread."""
+
+    def __init__(
+        self, job: Job, options: FilesSource, metadata: MetadataReader, writers: Writers, result: Result
+    ) -> None:
+        self._job = job
+        self._writers = writers
+        self._result = result
+        self._sqlite = options.sqlite
+        self._page_map = patterns.compile(options.page_map) if options.page_map else None
+        self._metadata = metadata
+        self.user_name = metadata.owner_name
+        self.group_name = metadata.group_name
+        self._reader = FileReader(writers.content, writers.advance, look_for_sqlite=options.sqlite)
+        self._links: dict[tuple[int, int], tuple[Value, bool]] = {}
+
+    def expect(self, folder: FoundFolder, seen: Seen) -> tuple[bytes, os.stat_result] | None:
+        """What to read ahead for a file that must be read; None where that is no use."""
+        found = seen.found
+        if found.st_blocks * 512 < found.st_size or self._is_mapped(folder, seen.name):
+            return None
+        if found.st_nlink > 1 and (found.st_dev, found.st_ino) in self._links:
+            return None
+        return join(folder.real, seen.name), found
+
+    def store(self, needs: Needs, folder: FoundFolder, seen: Seen) -> tuple[Value, bool] | None:
+        """What is stored of the entry, and whether it was still while it was read; None where it can't be had (told)."""
+        found = seen.found
+        kind = _TYPES.get(stat.S_IFMT(found.st_mode))
+        if kind is None:
+            self._skip(join(folder.path, seen.name), "it is of a type that no file system here knows")
+            return None
+        if kind is not EntryType.FILE or found.st_nlink == 1:
+            return self._store(needs, folder, seen, kind)
+        link = (found.st_dev, found.st_ino)
+        stored = self._links.get(link)
+        if stored:
+            needs.add_value(stored[0])
+        elif stored := self._store(needs, folder, seen, kind):
+            self._links[link] = stored
+        return stored
+
+    def _store(self, needs: Needs, folder: FoundFolder, seen: Seen, kind: EntryType) -> tuple[Value, bool] | None:
+        if kind is EntryType.FILE:
+            fetched = self._writers.fetcher.take(join(folder.real, seen.name))
+            if fetched is not None and not self._is_database(fetched):
+                return self._fetched(needs, folder, seen, fetched), True
+        return self._told(needs, folder, seen, kind)
+
+    def _is_mapped(self, folder: FoundFolder, name: bytes) -> bool:
+        return self._page_map is not None and self._page_map.matches(join(folder.path, name), name, False)
+
+    def _is_database(self, fetched: Fetched) -> bool:
+        content = fetched.content
+        return self._sqlite and len(content) >= SQLITE_LEAST and content[: len(SQLITE_HEADER)] == SQLITE_HEADER
+
+    def _fetched(self, needs: Needs, folder: FoundFolder, seen: Seen, fetched: Fetched) -> Value:
+        """A small file that was read ahead."""
+        found = seen.found
+        reference = b""
+        if found.st_size:
+            reference = self._job.blobs.add_identified(self._job.domain, fetched.identity, fetched.content)
+            needs.frames.add_references(reference)
+            self._writers.advance(found.st_size)
+        more = self._more(join(folder.path, seen.name), fetched.extra) if fetched.extra else None
+        return [int(EntryType.FILE), found.st_mtime_ns, found.st_size, reference, more]
+
+    def _told(self, needs: Needs, folder: FoundFolder, seen: Seen, kind: EntryType) -> tuple[Value, bool] | None:
+        """As `store`, for what was not read ahead: what goes wrong is told."""
+        path, real = join(folder.path, seen.name), join(folder.real, seen.name)
+        try:
+            more = self._more(path, self._metadata.read(real, seen.found))
+            if kind is not EntryType.FILE:
+                return [int(kind), seen.found.st_mtime_ns, 0, None, more or None], True
+            return self._file(needs, path, real, (seen.found, more))
+        except FileNotFoundError:
+            self._skip(path, "it vanished before it could be read")
+        except Replaced:
+            self._skip(path, "it was replaced by another file while the folder was read")
+        except OSError as error:
+            hint = error.hint if isinstance(error, ImageRefused) else None
+            self._skip(path, f"it can't be read: {(error.strerror or str(error)).lower()}", hint)
+        return None
+
+    def _file(
+        self, needs: Needs, path: bytes, real: bytes, known: tuple[os.stat_result, dict[str, Any]]
+    ) -> tuple[Value, bool]:
+        found, more = known
+        own = FrameSet()
+        self._writers.content.frames = self._writers.pages.frames = own
+        mapped = self._page_map is not None and self._page_map.matches(path, path.rpartition(b"/")[2], False)
+        try:
+            pages = None
+            if mapped:
+                pages = PageMapped(self._writers.pages, self._job.parameters.page_bytes, self._last_map(path))
+            read = self._reader.read(real, found, pages)
+        except Database:
+            read = self._writers.images.read(real, found, self._last_map(path))
+        needs.frames.add_all(own)
+        return self._value(needs, path, read, (own, more)), not read.changed
+
+    def _value(self, needs: Needs, path: bytes, read: ReadFile, stored: tuple[FrameSet, dict[str, Any]]) -> Value:
+        own, more = stored
+        if read.changed:
+            hint = "it is stored as it was read; freeze it with a snapshot or a hook"
+            self._warn(path, "it changed while it was read, twice", hint)
+            more["changed"] = True
+        if read.extents is not None:
+            more["extents"] = [list(extent) for extent in read.extents]
+        if read.pages is not None:
+            more["pages"] = read.pages
+        value: Value = [int(EntryType.FILE), read.status.st_mtime_ns, read.size, read.content, more or None]
+        if read.pages is not None or not isinstance(read.content, bytes):
+            maps = {self._map_key(path): read.pages} if read.pages is not None else {}
+            needs.page_maps.update(maps)
+            value += [own.encode(), maps]
+        return value
+
+    def _map_key(self, path: bytes) -> bytes:
+        return page_map_key(self._job.run.place.ring.index(), self._job.label, path)
+
+    def _last_map(self, path: bytes) -> Content | None:
+        return self._job.previous.page_maps.get(self._map_key(path)) if self._job.previous else None
+
+    def _more(self, path: bytes, extra: Extra | None) -> dict[str, Any]:
+        if extra is None:
+            return {}
+        if extra.unread:
+            names = ", ".join(shown(name) for name in extra.unread)
+            self._warn(path, f"attributes can't be read: {names}", "run as root")
+        more: dict[str, Any] = {}
+        if extra.xattrs:
+            more["xattrs"] = dict(extra.xattrs)
+        if extra.target is not None:
+            more["target"] = extra.target
+        if extra.device is not None:
+            more["device"] = list(extra.device)
+        return more
+
+    def _skip(self, path: bytes, problem: str, hint: str | None = None) -> None:
+        self._warn(path, problem, hint or "it is not in this snapshot")
+
+    def _warn(self, path: bytes, problem: str, hint: str) -> None:
+        warn(self._result, self._job.reporter, Warning(subject=shown(path), problem=problem, hint=hint))
