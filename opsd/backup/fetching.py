@@ -17,7 +17,7 @@ from opsd.sources.metadata import Extra, MetadataReader
 from opsd.sources.opening import open_file, unchanged
 
 #: More threads make waiting for a disk shorter; beyond these nothing was gained.
-_THREADS: Final = 8
+_THREADS: Final = 4
 #: What one thread reads at a time: this many bytes or files. Few hand-overs between threads cost less than many.
 _BATCH_BYTES: Final = 1024 * 1024
 _BATCH_FILES: Final = 64
