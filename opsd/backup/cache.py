@@ -5,6 +5,7 @@ which blobs a file had; that they are still stored is for the caller to know (`s
 """
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -15,13 +16,16 @@ from blake3 import blake3
 from opsd.repository.seal import keyed_hash, subkey
 
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS sources (source BLOB PRIMARY KEY, snapshot TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS hunks (
+DROP TABLE IF EXISTS sources;
+DROP TABLE IF EXISTS hunks;
+DROP TABLE IF EXISTS parts;
+CREATE TABLE sources (source BLOB PRIMARY KEY, snapshot TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE hunks (
     id INTEGER PRIMARY KEY, source BLOB NOT NULL, digest BLOB NOT NULL, value BLOB NOT NULL, UNIQUE (source, digest));
-CREATE TABLE IF NOT EXISTS parts (
+CREATE TABLE parts (
     source BLOB NOT NULL, key BLOB NOT NULL, hunk INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (source, key)) WITHOUT ROWID;
 """
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MAC_BYTES: Final = 8
 
 
@@ -50,6 +54,9 @@ class Cache:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=0.0, check_same_thread=False)
         try:
+            # Rows are some kilobytes long, and a cold cache is read from a disk: few large pages, mapped.
+            connection.execute("PRAGMA page_size = 16384")
+            connection.execute("PRAGMA mmap_size = 67108864")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
@@ -139,23 +146,23 @@ class SourceCache:
             self._used.append(row[0])
         return value
 
-    def part(self, key: bytes) -> dict[bytes, Any]:
-        """What the entries of a folder's part were stored as, by the hash of name and stat."""
+    def part(self, key: bytes) -> Any:
+        """What a folder's part was stored as, or None."""
         row = self._one("SELECT value FROM parts WHERE source = ? AND key = ?", key)
-        return (self._cache.opened(key, row[0]) if row else None) or {}
+        return self._cache.opened(key, row[0]) if row else None
 
-    def keep(self, digest: bytes, value: Any, parts: dict[bytes, Any]) -> None:
-        """Keep a hunk and its folders' parts."""
+    def keep(self, digest: bytes, hunk: Any, parts: Mapping[bytes, Any]) -> None:
+        """Keep a hunk (None: it can't be used again as a whole) and its folders' parts."""
         if not self._cache.writable:
             return
         with suppress(sqlite3.Error):
             cursor = self._connection.execute(
                 "INSERT OR REPLACE INTO hunks (source, digest, value) VALUES (?, ?, ?)",
-                (self._source, digest, self._cache.sealed(digest, value)),
+                (self._source, digest, self._cache.sealed(digest, hunk)),
             )
-            hunk = cursor.lastrowid or 0
-            self._used.append(hunk)
-            rows = ((self._source, key, hunk, self._cache.sealed(key, part)) for key, part in parts.items())
+            number = cursor.lastrowid or 0
+            self._used.append(number)
+            rows = ((self._source, key, number, self._cache.sealed(key, part)) for key, part in parts.items())
             self._connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", rows)
 
     def finish(self, snapshot: str) -> None:

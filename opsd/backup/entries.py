@@ -6,19 +6,19 @@ Promise: an entry that can't be had is a counted warning, never silence; what is
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from opsd.backup.fetching import Fetched, Fetcher
 from opsd.backup.images import ImageRefused, Images
-from opsd.backup.lookup import CONTENT, FRAMES, MORE, PAGE_MAPS, Seen, Value
-from opsd.backup.reading import SQLITE_HEADER, SQLITE_LEAST, Database, FileReader, PageMapped, ReadFile, Replaced
+from opsd.backup.lookup import MORE, EncodedEntry, Extras, Seen, link_key
+from opsd.backup.reading import SQLITE_HEADER, SQLITE_LEAST, Database, FileReader, PageMapped, Replaced
 from opsd.backup.work import Job, Result, shown, warn
 from opsd.events import Warning
 from opsd.model import Content, EntryType
 from opsd.repository.cutters import ContentWriter, PageWriter
 from opsd.repository.manifest import page_map_key
-from opsd.repository.references import FrameSet, as_content
+from opsd.repository.references import FrameSet
 from opsd.sources import patterns
 from opsd.sources.metadata import Extra, MetadataReader
 from opsd.sources.options import FilesSource
@@ -36,22 +36,12 @@ _TYPES: Final = {
 }
 
 
-@dataclass(slots=True)
-class Needs:
-    """What a hunk refers to; filled while its entries are stored."""
+class StoredEntry(NamedTuple):
+    """An entry as it is listed, what it needs besides its content, and whether it was still while it was read."""
 
-    frames: FrameSet = field(default_factory=FrameSet)
-    page_maps: dict[bytes, Content] = field(default_factory=dict)
-
-    def add_value(self, value: Value) -> None:
-        """What an entry refers to that was stored before."""
-        content = value[CONTENT]
-        if isinstance(content, bytes):
-            self.frames.add_references(content)
-        elif content is not None or (value[MORE] and "pages" in value[MORE]):
-            self.frames.add_records(value[FRAMES])
-            for key, each in value[PAGE_MAPS].items():
-                self.page_maps[key] = as_content(each) or b""
+    entry: EncodedEntry
+    extras: Extras | None = None
+    lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +70,7 @@ class EntryStore:
         self.user_name = metadata.owner_name
         self.group_name = metadata.group_name
         self._reader = FileReader(writers.content, writers.advance, look_for_sqlite=options.sqlite)
-        self._links: dict[tuple[int, int], tuple[Value, bool]] = {}
+        self._links: dict[tuple[int, int], StoredEntry] = {}
 
     def expect(self, folder: FoundFolder, seen: Seen) -> tuple[bytes, os.stat_result] | None:
         """What to read ahead for a file that must be read; None where that is no use."""
@@ -91,29 +81,31 @@ class EntryStore:
             return None
         return join(folder.real, seen.name), found
 
-    def store(self, needs: Needs, folder: FoundFolder, seen: Seen) -> tuple[Value, bool] | None:
-        """What is stored of the entry, and whether it was still while it was read; None where it can't be had (told)."""
+    def store(self, folder: FoundFolder, seen: Seen) -> StoredEntry | None:
+        """Read and store an entry; None where it can't be had (told)."""
         found = seen.found
         kind = _TYPES.get(stat.S_IFMT(found.st_mode))
         if kind is None:
             self._skip(join(folder.path, seen.name), "it is of a type that no file system here knows")
             return None
         if kind is not EntryType.FILE or found.st_nlink == 1:
-            return self._store(needs, folder, seen, kind)
+            return self._store(folder, seen, kind)
         link = (found.st_dev, found.st_ino)
-        stored = self._links.get(link)
+        first = self._links.get(link)
+        if first:
+            return StoredEntry([seen.name, *first.entry[1:]], first.extras, first.lasting)
+        stored = self._store(folder, seen, kind)
         if stored:
-            needs.add_value(stored[0])
-        elif stored := self._store(needs, folder, seen, kind):
+            stored.entry[MORE] = {**(stored.entry[MORE] or {}), "link": link_key(self._job.cache.hash, found)}
             self._links[link] = stored
         return stored
 
-    def _store(self, needs: Needs, folder: FoundFolder, seen: Seen, kind: EntryType) -> tuple[Value, bool] | None:
+    def _store(self, folder: FoundFolder, seen: Seen, kind: EntryType) -> StoredEntry | None:
         if kind is EntryType.FILE:
             fetched = self._writers.fetcher.take(join(folder.real, seen.name))
             if fetched is not None and not self._is_database(fetched):
-                return self._fetched(needs, folder, seen, fetched), True
-        return self._told(needs, folder, seen, kind)
+                return self._fetched(folder, seen, fetched)
+        return self._told(folder, seen, kind)
 
     def _is_mapped(self, folder: FoundFolder, name: bytes) -> bool:
         return self._page_map is not None and self._page_map.matches(join(folder.path, name), name, False)
@@ -122,25 +114,24 @@ class EntryStore:
         content = fetched.content
         return self._sqlite and len(content) >= SQLITE_LEAST and content[: len(SQLITE_HEADER)] == SQLITE_HEADER
 
-    def _fetched(self, needs: Needs, folder: FoundFolder, seen: Seen, fetched: Fetched) -> Value:
+    def _fetched(self, folder: FoundFolder, seen: Seen, fetched: Fetched) -> StoredEntry:
         """A small file that was read ahead."""
-        found = seen.found
-        reference = b""
-        if found.st_size:
-            reference = self._job.blobs.add_identified(self._job.domain, fetched.identity, fetched.content)
-            needs.frames.add_references(reference)
-            self._writers.advance(found.st_size)
+        size = seen.found.st_size
+        content = b""
+        if size:
+            content = self._job.blobs.add_identified(self._job.domain, fetched.identity, fetched.content)
+            self._writers.advance(size)
         more = self._more(join(folder.path, seen.name), fetched.extra) if fetched.extra else None
-        return [int(EntryType.FILE), found.st_mtime_ns, found.st_size, reference, more]
+        return StoredEntry([*_head(seen, EntryType.FILE), seen.found.st_mtime_ns, size, content, more])
 
-    def _told(self, needs: Needs, folder: FoundFolder, seen: Seen, kind: EntryType) -> tuple[Value, bool] | None:
+    def _told(self, folder: FoundFolder, seen: Seen, kind: EntryType) -> StoredEntry | None:
         """As `store`, for what was not read ahead: what goes wrong is told."""
         path, real = join(folder.path, seen.name), join(folder.real, seen.name)
         try:
             more = self._more(path, self._metadata.read(real, seen.found))
             if kind is not EntryType.FILE:
-                return [int(kind), seen.found.st_mtime_ns, 0, None, more or None], True
-            return self._file(needs, path, real, (seen.found, more))
+                return StoredEntry([*_head(seen, kind), seen.found.st_mtime_ns, 0, None, more or None])
+            return self._file(seen, path, real, more)
         except FileNotFoundError:
             self._skip(path, "it vanished before it could be read")
         except Replaced:
@@ -150,25 +141,17 @@ class EntryStore:
             self._skip(path, f"it can't be read: {(error.strerror or str(error)).lower()}", hint)
         return None
 
-    def _file(
-        self, needs: Needs, path: bytes, real: bytes, known: tuple[os.stat_result, dict[str, Any]]
-    ) -> tuple[Value, bool]:
-        found, more = known
+    def _file(self, seen: Seen, path: bytes, real: bytes, more: dict[str, Any]) -> StoredEntry:
         own = FrameSet()
         self._writers.content.frames = self._writers.pages.frames = own
-        mapped = self._page_map is not None and self._page_map.matches(path, path.rpartition(b"/")[2], False)
+        mapped = self._page_map is not None and self._page_map.matches(path, seen.name, False)
         try:
             pages = None
             if mapped:
                 pages = PageMapped(self._writers.pages, self._job.parameters.page_bytes, self._last_map(path))
-            read = self._reader.read(real, found, pages)
+            read = self._reader.read(real, seen.found, pages)
         except Database:
-            read = self._writers.images.read(real, found, self._last_map(path))
-        needs.frames.add_all(own)
-        return self._value(needs, path, read, (own, more)), not read.changed
-
-    def _value(self, needs: Needs, path: bytes, read: ReadFile, stored: tuple[FrameSet, dict[str, Any]]) -> Value:
-        own, more = stored
+            read = self._writers.images.read(real, seen.found, self._last_map(path))
         if read.changed:
             hint = "it is stored as it was read; freeze it with a snapshot or a hook"
             self._warn(path, "it changed while it was read, twice", hint)
@@ -177,12 +160,11 @@ class EntryStore:
             more["extents"] = [list(extent) for extent in read.extents]
         if read.pages is not None:
             more["pages"] = read.pages
-        value: Value = [int(EntryType.FILE), read.status.st_mtime_ns, read.size, read.content, more or None]
+        entry = [*_head(seen, EntryType.FILE), read.status.st_mtime_ns, read.size, read.content, more or None]
+        extras = None
         if read.pages is not None or not isinstance(read.content, bytes):
-            maps = {self._map_key(path): read.pages} if read.pages is not None else {}
-            needs.page_maps.update(maps)
-            value += [own.encode(), maps]
-        return value
+            extras = (own.encode(), {self._map_key(path): read.pages} if read.pages is not None else {})
+        return StoredEntry(entry, extras, not read.changed)
 
     def _map_key(self, path: bytes) -> bytes:
         return page_map_key(self._job.run.place.ring.index(), self._job.label, path)
@@ -210,3 +192,8 @@ class EntryStore:
 
     def _warn(self, path: bytes, problem: str, hint: str) -> None:
         warn(self._result, self._job.reporter, Warning(subject=shown(path), problem=problem, hint=hint))
+
+
+def _head(seen: Seen, kind: EntryType) -> list[Any]:
+    found = seen.found
+    return [seen.name, int(kind), stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid]

@@ -1,27 +1,45 @@
 """What of a group of folders is known from the last run, and what must be read.
 
-Promise: pure but for the cache: nothing is read or stored. A value that is given is of the very entry, unchanged, and its blobs are
-still stored. docs/decisions/0010-the-file-cache.md
+Promise: nothing is read or stored. What is given as known is of the very entry, unchanged, and its blobs are still stored. Unchanged
+hunks and folders are known whole, so that only folders in which something changed are looked at entry by entry.
+docs/decisions/0010-the-file-cache.md
 """
 
 import os
 import stat
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from opsd.backup.grouping import Part
 from opsd.backup.images import companions_of, left_out
 from opsd.backup.work import Job
-from opsd.model import Content
-from opsd.repository.references import REFERENCE_BYTES, as_content
+from opsd.model import Content, EntryType
+from opsd.repository.format import unpack_map
+from opsd.repository.references import REFERENCE_BYTES, FrameSet, as_content
 from opsd.sources.protocol import FoundFolder
 
-#: The places in an entry's value; `_FRAMES` and `_PAGE_MAPS` only where content alone does not tell what the entry refers to.
-TYPE, MTIME, SIZE, CONTENT, MORE, FRAMES, PAGE_MAPS = range(7)
+#: The places in a listing's entry.
+TYPE, UID, GID, SIZE, CONTENT, MORE = 1, 3, 4, 6, 7, 8
 
-#: `[type, mtime, size, content, more, frames?, page maps?]`: what is stored of an entry besides its lstat.
-Value = list[Any]
+#: An entry as a listing has it.
+EncodedEntry = list[Any]
+#: What an entry refers to where its content alone does not tell: records of frames, and its page map by key.
+Extras = tuple[bytes, dict[bytes, Content]]
+
+
+@dataclass(slots=True)
+class Needs:
+    """What must be stored for a part of a listing to be whole."""
+
+    frames: FrameSet = field(default_factory=FrameSet)
+    page_maps: dict[bytes, Content] = field(default_factory=dict)
+
+    def add(self, frames: bytes, page_maps: dict[bytes, Content]) -> None:
+        """Add records of frames, and page maps."""
+        self.frames.add_records(frames)
+        self.page_maps.update(page_maps)
 
 
 @dataclass(slots=True)
@@ -31,29 +49,77 @@ class Seen:
     name: bytes
     found: os.stat_result
     identity: bytes
-    value: Value | None
-
-
-@dataclass(slots=True)
-class PreparedPart:
-    """A folder, or a part of one, before its entries are read; `began` in ns UTC, before any of them was."""
-
-    folder: FoundFolder
-    key: bytes
-    began: int
-    entries: list[Seen] = field(default_factory=list)
+    entry: EncodedEntry | None = None
+    extras: Extras | None = None
 
 
 @dataclass(slots=True)
 class StoredHunk:
-    """A hunk as the last run stored it."""
+    """A hunk as the last run stored it; counts of entries, files, and bytes of files."""
 
     content: Content
-    entries: int
-    files: int
-    size: int
+    totals: tuple[int, int, int]
     frames: bytes
     page_maps: dict[bytes, Content]
+
+    def row(self) -> list[Any]:
+        """As the cache keeps it."""
+        return [self.content, *self.totals, self.frames, self.page_maps]
+
+    @classmethod
+    def of(cls, row: list[Any]) -> "StoredHunk":
+        """From the cache's row."""
+        content, entries, files, size, frames, page_maps = row
+        return cls(as_content(content) or b"", (entries, files, size), frames, _page_maps(page_maps))
+
+
+@dataclass(slots=True)
+class StoredPart:
+    """A folder, or a part of one, as it stands in a listing: its entries packed, and what they need.
+
+    `identities` are the hashes of its entries, empty for one that must be read again; `extras` stand by place. It is
+    `lasting` if none must be, nor looked for: then all of it holds as long as nothing in the folder changes.
+    """
+
+    digest: bytes
+    lasting: bool
+    entries: bytes
+    totals: tuple[int, int, int]
+    identities: list[bytes]
+    extras: dict[int, Extras]
+    frames: bytes
+    page_maps: dict[bytes, Content]
+    users: dict[int, bytes]
+    groups: dict[int, bytes]
+
+    def row(self) -> list[Any]:
+        """As the cache keeps it."""
+        needs = [self.frames, self.page_maps, self.users, self.groups]
+        return [self.digest, self.lasting, self.entries, *self.totals, self.identities, self.extras, *needs]
+
+    @classmethod
+    def of(cls, row: list[Any]) -> "StoredPart":
+        """From the cache's row."""
+        digest, lasting, entries, count, files, size, identities, extras, frames, page_maps, users, groups = row
+        places = {place: (each[0], _page_maps(each[1])) for place, each in extras.items()}
+        needs = (frames, _page_maps(page_maps), users, groups)
+        return cls(digest, lasting, entries, (count, files, size), identities, places, *needs)
+
+    def known(self) -> dict[bytes, tuple[EncodedEntry, Extras | None]]:
+        """The entries by their hash."""
+        entries = unpack_map("the file cache", self.entries)
+        places = enumerate(zip(self.identities, entries, strict=True))
+        return {identity: (entry, self.extras.get(place)) for place, (identity, entry) in places if identity}
+
+
+@dataclass(slots=True)
+class PreparedPart:
+    """A folder, or a part of one: as it is stored already, or its entries; `began` in ns UTC, before any was read."""
+
+    part: Part
+    began: int
+    stored: StoredPart | None = None
+    entries: list[Seen] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -69,8 +135,8 @@ class Prepared:
         """The regular files that must be read, in order."""
         for part in self.parts:
             for seen in part.entries:
-                if seen.value is None and stat.S_ISREG(seen.found.st_mode):
-                    yield part.folder, seen
+                if seen.entry is None and stat.S_ISREG(seen.found.st_mode):
+                    yield part.part.folder, seen
 
 
 class Lookup:
@@ -85,35 +151,44 @@ class Lookup:
         """What is known of a group."""
         prepared = Prepared(group, self._hash(b"".join(part.digest for part in group)))
         row = self._job.cache.hunk(prepared.digest) if self._job.trusted else None
-        prepared.stored = _stored_hunk(row) if row is not None else None
-        if prepared.stored is None:
+        if row:
+            prepared.stored = StoredHunk.of(row)
+        else:
             prepared.parts = [self._part(part) for part in group]
         return prepared
 
     def _part(self, part: Part) -> PreparedPart:
-        known = self._job.cache.part(part.key) if self._job.usable_cache else {}
-        prepared = PreparedPart(part.folder, part.key, self._job.clock.now())
+        prepared = PreparedPart(part, self._job.clock.now())
+        row = self._job.cache.part(part.key) if self._job.usable_cache else None
+        stored = StoredPart.of(row) if row else None
+        if stored and self._job.trusted and stored.digest == part.digest and stored.lasting:
+            prepared.stored = stored
+        else:
+            prepared.entries = self._entries(part, stored.known() if stored else {})
+        return prepared
+
+    def _entries(self, part: Part, known: dict[bytes, tuple[EncodedEntry, Extras | None]]) -> list[Seen]:
         companions = companions_of(part.entries)
         beside_databases = left_out(part.folder.real, part.entries) if self._databases else frozenset[bytes]()
+        entries = []
         for (name, found), status in zip(part.entries, part.statuses, strict=True):
             if name in beside_databases:
                 continue
-            identity = self._hash(status + name + companions.get(name, b""))
-            value = known.get(identity) if known else None
-            if value is not None and not self._still_stored(value):
-                value = None
-            prepared.entries.append(Seen(name, found, identity, value))
-        return prepared
+            seen = Seen(name, found, self._hash(status + name + companions.get(name, b"")))
+            if known and (each := known.get(seen.identity)) and self._still_stored(*each):
+                seen.entry, seen.extras = each
+                if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+                    seen.entry[MORE]["link"] = link_key(self._hash, found)
+            entries.append(seen)
+        return entries
 
-    def _still_stored(self, value: Value) -> bool:
+    def _still_stored(self, entry: EncodedEntry, extras: Extras | None) -> bool:
         """Whether a cached entry's blobs are there: known of all, or looked up one by one."""
         if self._job.trusted:
             return True
-        content = value[CONTENT]
-        if content is None or content == b"":
-            return "pages" not in (value[MORE] or {})
-        if not isinstance(content, bytes):
-            return False
+        content = entry[CONTENT]
+        if extras is not None or not isinstance(content, bytes):
+            return extras is None and content is None and entry[TYPE] != EntryType.FILE
         known = self._job.blobs.known
         return all(
             known(content[at : at + 32]) == content[at + 36 : at + REFERENCE_BYTES]
@@ -121,10 +196,10 @@ class Lookup:
         )
 
 
-def _stored_hunk(row: Any) -> StoredHunk | None:
-    content, entries, files, size, frames, page_maps = row
-    found = as_content(content)
-    if found is None:
-        return None
-    maps = {key: as_content(each) or b"" for key, each in page_maps.items()}
-    return StoredHunk(found, entries, files, size, frames, maps)
+def link_key(hashed: Callable[[bytes], bytes], found: os.stat_result) -> bytes:
+    """What the links of one file have in common in a listing; the device's number may be another after a reboot."""
+    return hashed(struct.pack("<QQ", found.st_dev, found.st_ino))
+
+
+def _page_maps(value: dict[bytes, Any]) -> dict[bytes, Content]:
+    return {key: as_content(each) or b"" for key, each in value.items()}

@@ -14,6 +14,7 @@ from opsd.errors import OpsdError, SourceError, StreamGone
 from opsd.model import Content, EntryType
 from opsd.process import stop_all
 from opsd.repository.cutters import ContentWriter, PageWriter
+from opsd.repository.format import pack_map
 from opsd.repository.listing import HunkPlace, encode_hunk, encode_root, ends_hunk, path_parts
 from opsd.repository.manifest import page_map_key
 from opsd.repository.references import FrameSet
@@ -145,7 +146,9 @@ class StreamBackup:
 
     def _hunk(self, group: list[tuple[bytes, list[Any]]]) -> HunkPlace:
         job = self._job
-        content = job.blobs.add_whole(job.domain, encode_hunk({}, {}, group), LISTING)
+        content = job.blobs.add_whole(
+            job.domain, encode_hunk({}, {}, [(path, pack_map(entries)) for path, entries in group]), LISTING
+        )
         self._count(content)
         entries = [entry for _, each in group for entry in each]
         files = [entry for entry in entries if entry[1] == EntryType.FILE]

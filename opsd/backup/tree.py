@@ -3,24 +3,34 @@
 Promise: every entry found is in the listing or a counted warning; the cache decides only what need not be read again.
 """
 
-import os
-import stat
-import struct
 from collections import deque
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from typing import Any
 
-from opsd.backup.entries import EntryStore, Needs, Writers
+from opsd.backup.entries import EntryStore, Writers
 from opsd.backup.fetching import Fetcher
 from opsd.backup.grouping import Grouping, Part
 from opsd.backup.images import Images, ImageTaker
-from opsd.backup.lookup import Lookup, Prepared, PreparedPart, Seen, StoredHunk, Value
+from opsd.backup.lookup import (
+    CONTENT,
+    GID,
+    SIZE,
+    TYPE,
+    UID,
+    EncodedEntry,
+    Extras,
+    Lookup,
+    Needs,
+    Prepared,
+    PreparedPart,
+    StoredHunk,
+    StoredPart,
+)
 from opsd.backup.reading import FileReader
 from opsd.backup.status import racy
 from opsd.backup.work import Job, Result
-from opsd.model import Content, EntryType
+from opsd.model import EntryType
 from opsd.repository.cutters import ContentWriter, PageWriter
+from opsd.repository.format import pack_map
 from opsd.repository.listing import HunkPlace, encode_hunk, encode_root
 from opsd.repository.references import FrameSet
 from opsd.repository.writer import LISTING
@@ -29,19 +39,8 @@ from opsd.sources.metadata import MetadataReader
 from opsd.sources.options import FilesSource
 
 #: Groups that are prepared beyond the one being stored, at most: what they hold in memory is bounded by their entries.
-_GROUPS_AHEAD = 32
+_GROUPS_AHEAD = 8
 _REPORT_BYTES = 1024 * 1024
-
-
-@dataclass(slots=True)
-class _Hunk:
-    """A hunk being encoded. Not `lasting`: something in it must be looked at again in the next run."""
-
-    needs: Needs = field(default_factory=Needs)
-    users: dict[int, bytes] = field(default_factory=dict)
-    groups: dict[int, bytes] = field(default_factory=dict)
-    parts: dict[bytes, dict[bytes, Value]] = field(default_factory=dict)
-    lasting: bool = True
 
 
 class TreeBackup:
@@ -107,89 +106,90 @@ class TreeBackup:
     def _finish(self) -> None:
         job, result = self._job, self.result
         result.listing = job.blobs.add_whole(job.domain, encode_root(self._hunks))
-        _add_content(result.frames, result.listing)
+        listing = result.listing
+        result.frames.add_references(listing if isinstance(listing, bytes) else listing[1])
         result.totals = self._grouping.totals(job.run.place.ring.index(), self._tree.mounts())
 
     # Hunks
 
     def _add_hunk(self, prepared: Prepared) -> None:
-        if prepared.stored:
-            self._reuse(prepared.group, prepared.stored)
-        else:
-            self._write_hunk(prepared)
-        self._report(sum(part.files for part in prepared.group))
-
-    def _reuse(self, group: list[Part], stored: StoredHunk) -> None:
+        stored = prepared.stored or self._write_hunk(prepared)
         self.result.frames.add_records(stored.frames)
         self.result.page_maps.update(stored.page_maps)
-        self._place_hunk(group, stored.content, (stored.entries, stored.files, stored.size))
-
-    def _place_hunk(self, group: list[Part], content: Content, totals: tuple[int, int, int]) -> None:
-        first = group[0]
+        first = prepared.group[0]
         name = first.entries[0][0] if first.entries else b""
-        entries, files, size = totals
+        entries, files, size = stored.totals
         self._hunks.append(
-            HunkPlace(path=first.folder.path, name=name, content=content, entries=entries, files=files, size=size)
+            HunkPlace(
+                path=first.folder.path, name=name, content=stored.content, entries=entries, files=files, size=size
+            )
         )
+        self._report(sum(part.files for part in prepared.group))
 
-    def _write_hunk(self, prepared: Prepared) -> None:
-        hunk = _Hunk()
-        folders: list[tuple[bytes, list[Any]]] = []
-        entries = files = size = 0
-        for part in prepared.parts:
-            encoded = self._encode_part(hunk, part)
-            folders.append((part.folder.path, encoded))
-            entries += len(encoded)
-            for entry in encoded:
-                if entry[1] == EntryType.FILE:
-                    files += 1
-                    size += entry[6]
-        job, needs = self._job, hunk.needs
-        content = job.blobs.add_whole(job.domain, encode_hunk(hunk.users, hunk.groups, folders), LISTING)
-        _add_content(needs.frames, content)
-        self.result.frames.add_all(needs.frames)
-        self.result.page_maps.update(needs.page_maps)
-        self._place_hunk(prepared.group, content, (entries, files, size))
-        if hunk.lasting:
-            row = [content, entries, files, size, needs.frames.encode(), needs.page_maps]
-            job.cache.keep(prepared.digest, row, hunk.parts)
+    def _write_hunk(self, prepared: Prepared) -> StoredHunk:
+        job, needs = self._job, Needs()
+        users: dict[int, bytes] = {}
+        groups: dict[int, bytes] = {}
+        parts = [part.stored or self._write_part(part) for part in prepared.parts]
+        for part in parts:
+            needs.add(part.frames, part.page_maps)
+            users.update(part.users)
+            groups.update(part.groups)
+        folders = [(part.folder.path, stored.entries) for part, stored in zip(prepared.group, parts, strict=True)]
+        content = job.blobs.add_whole(job.domain, encode_hunk(users, groups, folders), LISTING)
+        needs.frames.add_references(content if isinstance(content, bytes) else content[1])
+        entries, files, sizes = zip(*(part.totals for part in parts), strict=True)
+        hunk = StoredHunk(content, (sum(entries), sum(files), sum(sizes)), needs.frames.encode(), needs.page_maps)
+        row = hunk.row() if all(part.lasting for part in parts) else None
+        rows = {part.key: stored.row() for part, stored in zip(prepared.group, parts, strict=True)}
+        job.cache.keep(prepared.digest, row, rows)
+        return hunk
 
-    def _encode_part(self, hunk: _Hunk, part: PreparedPart) -> list[list[Any]]:
-        kept: dict[bytes, Value] = {}
-        encoded = []
-        for seen in part.entries:
-            value, lasting = seen.value, True
-            if value is not None:
-                hunk.needs.add_value(value)
-            elif stored := self._entries.store(hunk.needs, part.folder, seen):
-                value, lasting = stored
-            else:
-                hunk.lasting = False
-                continue
-            if lasting and not racy(seen.found, part.began):
-                kept[seen.identity] = value
-            else:
-                hunk.lasting = False
-            encoded.append(self._encode(hunk, seen, value))
-        hunk.parts[part.key] = kept
-        return encoded
+    def _write_part(self, prepared: PreparedPart) -> StoredPart:
+        """Read what must be read of a folder, and list all of it."""
+        entries: list[EncodedEntry] = []
+        identities: list[bytes] = []
+        extras: dict[int, Extras] = {}
+        lasting = True
+        for seen in prepared.entries:
+            entry, more, identity = seen.entry, seen.extras, seen.identity
+            if entry is None:
+                stored = self._entries.store(prepared.part.folder, seen)
+                if stored is None:
+                    lasting = False
+                    continue
+                entry, more = stored.entry, stored.extras
+                if not stored.lasting or racy(seen.found, prepared.began):
+                    identity, lasting = b"", False
+            if more is not None:
+                extras[len(entries)] = more
+            entries.append(entry)
+            identities.append(identity)
+        return self._listed(prepared.part, entries, (identities, extras), lasting=lasting)
 
-    def _encode(self, hunk: _Hunk, seen: Seen, value: Value) -> list[Any]:
-        kind, mtime, size, content, more = value[:5]
-        found = seen.found
-        self._name_owners(hunk, found)
-        if kind == EntryType.FILE and found.st_nlink > 1:
-            key = self._job.cache.hash(struct.pack("<QQ", found.st_dev, found.st_ino))
-            more = {**(more or {}), "link": key}
-        mode = stat.S_IMODE(found.st_mode)
-        return [seen.name, kind, mode, found.st_uid, found.st_gid, mtime, size, content, more or None]
-
-    def _name_owners(self, hunk: _Hunk, found: os.stat_result) -> None:
-        if found.st_uid not in hunk.users and (user := self._entries.user_name(found.st_uid)):
-            hunk.users[found.st_uid] = user
-        if found.st_gid not in hunk.groups and (group := self._entries.group_name(found.st_gid)):
-            hunk.groups[found.st_gid] = group
-
-
-def _add_content(frames: FrameSet, content: Content) -> None:
-    frames.add_references(content if isinstance(content, bytes) else content[1])
+    def _listed(
+        self, part: Part, entries: list[EncodedEntry], kept: tuple[list[bytes], dict[int, Extras]], *, lasting: bool
+    ) -> StoredPart:
+        identities, extras = kept
+        needs = Needs()
+        needs.frames.add_references(b"".join(entry[CONTENT] for entry in entries if isinstance(entry[CONTENT], bytes)))
+        for each in extras.values():
+            needs.add(*each)
+        users = {uid: name for uid in {entry[UID] for entry in entries} if (name := self._entries.user_name(uid))}
+        groups = {gid: name for gid in {entry[GID] for entry in entries} if (name := self._entries.group_name(gid))}
+        return StoredPart(
+            digest=part.digest,
+            lasting=lasting,
+            entries=pack_map(entries),
+            totals=(
+                len(entries),
+                sum(entry[TYPE] == EntryType.FILE for entry in entries),
+                sum(entry[SIZE] for entry in entries),
+            ),
+            identities=identities,
+            extras=extras,
+            frames=needs.frames.encode(),
+            page_maps=needs.page_maps,
+            users=users,
+            groups=groups,
+        )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+import msgpack
+
 from opsd.errors import ObjectDamaged
 from opsd.model import Content, Entry, EntryType, Folder
 from opsd.repository.format import pack_map, unpack_map
@@ -108,16 +110,17 @@ def decode_entry(value: Sequence[Any]) -> Entry:
 
 
 def encode_hunk(
-    users: Mapping[int, bytes], groups: Mapping[int, bytes], folders: Sequence[tuple[bytes, Sequence[Any]]]
+    users: Mapping[int, bytes], groups: Mapping[int, bytes], folders: Sequence[tuple[bytes, bytes]]
 ) -> bytes:
-    """A hunk's bytes; each folder is its path and its encoded entries."""
-    return pack_map(
-        {
-            "users": dict(sorted(users.items())),
-            "groups": dict(sorted(groups.items())),
-            "folders": [[path, entries] for path, entries in folders],
-        }
-    )
+    """A hunk's bytes; each folder is its path and its encoded entries, packed as an array by `pack_map`."""
+    packer = msgpack.Packer(use_bin_type=True)
+    parts = [packer.pack_map_header(3)]
+    for name, names in (("users", users), ("groups", groups)):
+        parts += [packer.pack(name), packer.pack(dict(sorted(names.items())))]
+    parts += [packer.pack("folders"), packer.pack_array_header(len(folders))]
+    for path, entries in folders:
+        parts += [packer.pack_array_header(2), packer.pack(path), entries]
+    return b"".join(parts)
 
 
 def decode_hunk(content: bytes) -> Iterator[Folder]:

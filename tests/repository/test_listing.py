@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opsd.model import Entry, EntryType
+from opsd.repository.format import pack_map
 from opsd.repository.listing import (
     HunkPlace,
     decode_hunk,
@@ -41,7 +42,9 @@ entries = st.builds(
 @given(st.lists(st.tuples(names.map(lambda name: b"/" + name), st.lists(entries, max_size=5)), max_size=4))
 def test_a_hunk_comes_apart_to_what_was_put_in(folders: list[tuple[bytes, list[Entry]]]) -> None:
     content = encode_hunk(
-        {0: b"root"}, {5: b"five"}, [(path, [encode_entry(each) for each in found]) for path, found in folders]
+        {0: b"root"},
+        {5: b"five"},
+        [(path, pack_map([encode_entry(each) for each in found])) for path, found in folders],
     )
     decoded = list(decode_hunk(content))
     assert [(folder.path, list(folder.entries)) for folder in decoded] == folders
