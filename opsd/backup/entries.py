@@ -119,7 +119,7 @@ class EntryStore:
         size = seen.found.st_size
         content = b""
         if size:
-            content = self._job.blobs.add_identified(self._job.domain, fetched.identity, fetched.content)
+            content = self._job.blobs.add(self._job.domain, fetched.content)
             self._writers.advance(size)
         more = self._more(join(folder.path, seen.name), fetched.extra) if fetched.extra else None
         return StoredEntry([*_head(seen, EntryType.FILE), seen.found.st_mtime_ns, size, content, more])

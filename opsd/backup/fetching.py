@@ -1,100 +1,126 @@
-"""Small files are read ahead by threads, in the order in which they will be asked for; large ones are brought into the page cache.
+"""Small files are read ahead by scouts, in the order in which they will be asked for; of large ones the beginning is.
 
 Promise: what `take` gives was read from the very file that was found, whole and unchanged since. Whatever is not like that is
-not given: the caller reads it for himself, and meets the error, if there is one. Memory is bounded by buffers that are reused.
+not given: the caller reads it for himself, and meets the error, if there is one. Memory is bounded: buffers are used again.
 """
 
+import mmap
 import os
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from opsd.repository.seal import keyed_hash
-from opsd.sources.metadata import Extra, MetadataReader
-from opsd.sources.opening import open_file, unchanged
+from opsd.sources.metadata import Extra
+from opsd.sources.scout import WARM_BYTES, Attributes, Wanted
+from opsd.sources.scouts import Scout
 
-#: More threads make waiting for a disk shorter; beyond these nothing was gained.
-_THREADS: Final = 4
-#: What one thread reads at a time: this many bytes or files. Few hand-overs between threads cost less than many.
+#: So many processes; the second and later ones only where files are waiting.
+_SCOUTS: Final = 3
+#: A backup of fewer files is over before a process has started.
+_WORTH: Final = 64
+#: What one question is about: this many bytes, files, or bytes of paths, so that it fits into a pipe.
 _BATCH_BYTES: Final = 1024 * 1024
 _BATCH_FILES: Final = 64
-_BATCHES_AHEAD: Final = 8
-#: Of a large file, so much is asked of the disk ahead.
-_WARM_BYTES: Final = 16 * 1024 * 1024
+_BATCH_PATHS: Final = 12_000
+#: Buffers, so also questions that are out at once.
+_AREAS: Final = 8
 
 Path = bytes
 
 
 class Fetched(NamedTuple):
-    """A small file: its blob's id, its content (valid until a later file is taken), and what an lstat doesn't tell."""
+    """A small file's content, valid until a later file is taken, and what an lstat doesn't tell."""
 
-    identity: bytes
     content: memoryview
     extra: Extra | None
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """Files that one thread reads, one after the other, into one buffer."""
+    """Files that one scout reads, one after the other, into one area."""
 
-    files: list[tuple[Path, os.stat_result]] = field(default_factory=list)
+    files: list[Wanted] = field(default_factory=list)
     bytes: int = 0
+    paths: int = 0
     warmed: int = 0
-    buffer: bytearray | None = None
-    result: Future[dict[Path, Fetched]] | None = None
+    area: int = -1
+    scout: Scout | None = None
+    answers: list[Attributes | None] | None = None
 
     @property
     def is_full(self) -> bool:
-        return len(self.files) >= _BATCH_FILES or self.warmed >= _WARM_BYTES
+        return len(self.files) >= _BATCH_FILES or self.warmed >= WARM_BYTES or self.paths >= _BATCH_PATHS
+
+
+class _Place(NamedTuple):
+    """Where a file is: the batch, its number in it, and where its bytes begin in the area."""
+
+    batch: _Batch
+    number: int
+    offset: int
 
 
 class Fetcher:
     """Reads ahead for one source. Used by one thread; `close` when done. `small`: no longer files are fetched, in bytes."""
 
-    def __init__(self, metadata: MetadataReader, blob_key: bytes, small: int) -> None:
-        self._metadata = metadata
-        self._blob_key = blob_key
+    def __init__(self, small: int) -> None:
         self._small = min(small, _BATCH_BYTES)
-        self._pool: ThreadPoolExecutor | None = None
-        self._buffers = [bytearray(0) for _ in range(_BATCHES_AHEAD)]
+        self._scouts: list[Scout] = []
+        self._memory: mmap.mmap | None = None
+        self._view = memoryview(b"")
+        self._descriptor = -1
+        self._free = list(range(_AREAS))
+        self._expected = 0
         self._waiting: deque[_Batch] = deque()
-        self._ahead: deque[_Batch] = deque()
-        self._batches: dict[Path, _Batch] = {}
+        self._out: deque[_Batch] = deque()
+        self._places: dict[Path, _Place] = {}
 
     @property
     def has_enough(self) -> bool:
         """Whether more expected files would only wait."""
-        return len(self._waiting) > _BATCHES_AHEAD
+        return len(self._waiting) >= _AREAS
 
     def close(self) -> None:
-        """End the threads."""
-        if self._pool:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        """End the scouts, and give back the memory."""
+        while self._scouts:
+            self._scouts.pop().close()
+        self._view.release()
+        if self._memory:
+            self._memory.close()
+            os.close(self._descriptor)
+            self._memory = None
 
     def expect(self, files: Iterable[tuple[Path, os.stat_result]]) -> None:
         """These regular files will be read soon, in this order."""
         for path, found in files:
-            small = found.st_size <= self._small
-            batch = self._open_batch(found.st_size if small else 0)
-            batch.files.append((path, found))
+            size = found.st_size
+            small = size <= self._small
+            batch = self._open_batch(size if small else 0)
             if small:
-                batch.bytes += found.st_size
-                self._batches[path] = batch
+                self._places[path] = _Place(batch, len(batch.files), batch.bytes)
+                batch.bytes += size
             else:
-                batch.warmed += min(found.st_size, _WARM_BYTES)
+                batch.warmed += min(size, WARM_BYTES)
+            batch.files.append((path, size, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns))
+            batch.paths += len(path)
+            self._expected += 1
         self._pump()
 
     def take(self, path: Path) -> Fetched | None:
         """The file, if it was expected and could be fetched as it was found."""
-        batch = self._batches.pop(path, None)
-        if batch is None:
+        place = self._places.pop(path, None)
+        if place is None or not self._scouts:
             return None
-        while batch.result is None or self._ahead[0] is not batch:
+        batch = place.batch
+        while batch.scout is None or self._out[0] is not batch:
             self._retire()
-        return batch.result.result().get(path)
+        attributes = self._answers(batch)[place.number]
+        if attributes is None:
+            return None
+        start = batch.area * _BATCH_BYTES + place.offset
+        content = self._view[start : start + batch.files[place.number][1]]
+        return Fetched(content, Extra(xattrs=dict(attributes)) if attributes else None)
 
     def _open_batch(self, size: int) -> _Batch:
         last = self._waiting[-1] if self._waiting else None
@@ -103,56 +129,45 @@ class Fetcher:
             self._waiting.append(last)
         return last
 
+    def _pump(self) -> None:
+        """Send out what waits, as long as there are areas to read it into."""
+        if self._expected < _WORTH or not self._waiting:
+            return
+        if len(self._scouts) < _SCOUTS and (not self._scouts or len(self._waiting) > 1):
+            self._start_scout()
+        while self._waiting and self._free:
+            batch = self._waiting.popleft()
+            batch.area = self._free.pop()
+            batch.scout = self._scouts[batch.area % len(self._scouts)]
+            start = batch.area * _BATCH_BYTES
+            batch.scout.ask((start, start + batch.bytes, self._small, batch.files))
+            self._out.append(batch)
+
+    def _start_scout(self) -> None:
+        if self._memory is None:
+            self._descriptor = os.memfd_create("opsd-fetched", os.MFD_CLOEXEC)
+            os.ftruncate(self._descriptor, _AREAS * _BATCH_BYTES)
+            self._memory = mmap.mmap(self._descriptor, 0)
+            self._view = memoryview(self._memory)
+        self._scouts.append(Scout(self._descriptor))
+
+    def _answers(self, batch: _Batch) -> list[Attributes | None]:
+        """A batch's answers; those of earlier ones of the same scout come first."""
+        for other in self._out:
+            if other.scout is batch.scout and other.answers is None:
+                answers: Any = other.scout.answer() if other.scout else None
+                other.answers = answers or [None] * len(other.files)
+            if other is batch:
+                break
+        assert batch.answers is not None
+        return batch.answers
+
     def _retire(self) -> None:
         """All of the oldest batch was taken, or never will be."""
-        batch = self._ahead.popleft()
-        assert batch.buffer is not None
-        assert batch.result is not None
-        batch.result.exception()  # Nobody reads into the buffer any more.
-        self._buffers.append(batch.buffer)
-        for path, _ in batch.files:
-            self._batches.pop(path, None)
+        batch = self._out[0]
+        self._answers(batch)  # From now on its scout reads nothing into the area.
+        self._out.popleft()
+        self._free.append(batch.area)
+        for path, *_ in batch.files:
+            self._places.pop(path, None)
         self._pump()
-
-    def _pump(self) -> None:
-        while self._waiting and self._buffers:
-            batch = self._waiting.popleft()
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-fetch")
-            batch.buffer = self._buffers.pop() or bytearray(_BATCH_BYTES)
-            self._ahead.append(batch)
-            batch.result = self._pool.submit(self._fetch, batch.files, memoryview(batch.buffer))
-
-    def _fetch(self, files: list[tuple[Path, os.stat_result]], buffer: memoryview) -> dict[Path, Fetched]:
-        fetched: dict[Path, Fetched] = {}
-        filled = 0
-        for path, found in files:
-            with suppress(OSError):
-                if found.st_size > self._small:
-                    _warm(path, found.st_size)
-                    continue
-                content = buffer[filled : filled + found.st_size]
-                extra = self._read(path, found, content)
-                filled += len(content)
-                fetched[path] = Fetched(keyed_hash(self._blob_key, content), content, extra)
-        return fetched
-
-    def _read(self, path: Path, found: os.stat_result, content: memoryview) -> Extra | None:
-        descriptor = open_file(path)
-        try:
-            count = os.readv(descriptor, [content])
-            extra = self._metadata.read(descriptor, found)
-            after = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-        if count != len(content) or after.st_dev != found.st_dev or not unchanged(found, after):
-            raise OSError("it is not as it was found")
-        return extra
-
-
-def _warm(path: Path, size: int) -> None:
-    descriptor = open_file(path)
-    try:
-        os.posix_fadvise(descriptor, 0, min(size, _WARM_BYTES), os.POSIX_FADV_WILLNEED)
-    finally:
-        os.close(descriptor)

@@ -52,7 +52,7 @@ class TreeBackup:
         self._read_bytes = 0
         self.result = Result(label=job.label, kind="files", roots=tree.roots)
         metadata = MetadataReader()
-        self._fetcher = Fetcher(metadata, job.domain.blob_key, job.parameters.cut_min)
+        self._fetcher = Fetcher(job.parameters.cut_min)
         self._entries = EntryStore(job, options, metadata, self._writers(image), self.result)
         self._lookup = Lookup(job, databases=options.sqlite)
         self._grouping = Grouping(tree, job.cache.hash, self.result)

@@ -105,13 +105,23 @@ def _decompressor() -> zstandard.ZstdDecompressor:
 def sealed_frame(keys: FrameKeys, kind: FrameKind, ids: bytes, plain: memoryview) -> tuple[Method, memoryview]:
     """The stored bytes of a frame, in a buffer of this thread that is valid until its next call."""
     frame_id = keys.frame_id(ids)
-    packed = _compressor().compress(plain)
-    worth = len(packed) < len(plain) - len(plain) // _WORTH
-    method, body = (Method.ZSTD, memoryview(packed)) if worth else (Method.RAW, plain)
+    packed = _compressed(plain)
+    method, body = (Method.RAW, plain) if packed is None else (Method.ZSTD, packed)
     stored = _buffer("stored", len(body) + FRAME_OVERHEAD)
     stored[:ID_BYTES] = frame_id
     seal_into(keys.encryption_key(frame_id), keys.context(kind, method, len(plain)), body, stored[ID_BYTES:])
     return method, stored
+
+
+def _compressed(plain: memoryview) -> memoryview | None:
+    """In a buffer of this thread; None where it is not worth it."""
+    most = len(plain) - len(plain) // _WORTH
+    packed = _buffer("packed", most)
+    filled = 0
+    with _compressor().stream_reader(plain, size=len(plain), closefd=False) as reader:
+        while filled < most and (count := reader.readinto(packed[filled:])):
+            filled += count
+    return packed[:filled] if filled < most else None
 
 
 def _buffer(purpose: str, length: int) -> memoryview:

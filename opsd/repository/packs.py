@@ -50,18 +50,27 @@ class PackHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPack:
-    """A pack that is finished: its hash, its size and the length of its footer box, in bytes, and its frames."""
+    """A pack that is finished: its hash, its size and the length of its footer box, in bytes, and what its footer says.
+
+    `blobs` is how many it holds.
+    """
 
     birth: bytes
     digest: bytes
     size: int
     footer_length: int
-    rows: tuple[FrameRow, ...]
+    footer: bytes
+    blobs: int
 
     @property
     def name(self) -> str:
         """The object's name."""
         return pack_name(self.digest)
+
+    @property
+    def rows(self) -> tuple[FrameRow, ...]:
+        """Its frames; unpacked anew each time, since a run keeps many packs and has little memory."""
+        return decode_footer(self.name, self.footer)
 
 
 def new_birth(now: int) -> bytes:
@@ -129,15 +138,12 @@ def read_head(store: Store, name: str) -> PackHead:
         length *= 8
 
 
-def encode_footer(rows: Sequence[FrameRow]) -> bytes:
-    """The plaintext of a footer."""
-    parts = [struct.pack("<I", len(rows))]
-    for row in rows:
-        session = _NO_SESSION if row.session is None else row.session
-        sizes = (row.offset, row.stored_length, row.plain_length, len(row.blobs))
-        parts.append(_ROW.pack(row.birth, row.number, row.kind, row.method, row.domain, session, *sizes))
-        parts += [_BLOB.pack(blob.id, blob.length) for blob in row.blobs]
-    return b"".join(parts)
+def encode_row(row: FrameRow) -> bytes:
+    """A frame as the footer's plaintext has it; before the first stands their number, four bytes."""
+    session = _NO_SESSION if row.session is None else row.session
+    sizes = (row.offset, row.stored_length, row.plain_length, len(row.blobs))
+    head = _ROW.pack(row.birth, row.number, row.kind, row.method, row.domain, session, *sizes)
+    return b"".join([head, *(_BLOB.pack(blob.id, blob.length) for blob in row.blobs)])
 
 
 def decode_footer(name: str, plain: bytes) -> tuple[FrameRow, ...]:
@@ -235,7 +241,8 @@ class PackSpool:
         self._file = path.open("xb", buffering=0)
         self._hash = hashlib.sha256()
         self.size = 0
-        self._rows: list[FrameRow] = []
+        self._rows: list[bytes] = []
+        self._blobs = 0
         self._write(encode_head(birth, sessions))
 
     def _write(self, content: bytes | memoryview) -> None:
@@ -247,12 +254,14 @@ class PackSpool:
 
     def append(self, row: FrameRow, stored: memoryview) -> None:
         """Add a frame; `row.offset` and `row.stored_length` are set here."""
-        self._rows.append(row._replace(offset=self.size, stored_length=len(stored)))
+        self._rows.append(encode_row(row._replace(offset=self.size, stored_length=len(stored))))
+        self._blobs += len(row.blobs)
         self._write(stored)
 
     def finish(self, repository: bytes, index_key: bytes) -> StoredPack:
         """Pad, add the footer, and close; the file is then the whole object."""
-        footer = box(index_key, b"footer", repository, encode_footer(self._rows))
+        plain = b"".join([struct.pack("<I", len(self._rows)), *self._rows])
+        footer = box(index_key, b"footer", repository, plain)
         length = self.size + len(footer) + TRAILER_BYTES
         self._pad(padded(length) - length)
         self._write(footer)
@@ -263,7 +272,8 @@ class PackSpool:
             digest=self._hash.digest(),
             size=self.size,
             footer_length=len(footer),
-            rows=tuple(self._rows),
+            footer=plain,
+            blobs=self._blobs,
         )
 
     def _pad(self, length: int) -> None:

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import Final, Self
@@ -30,7 +31,7 @@ _OPEN_PACKS: Final = 2
 _SEALERS: Final = max(2, min(8, os.cpu_count() or 2))
 _IN_FLIGHT: Final = _SEALERS + 2
 #: New entries beyond which an index object is put during the run, so that memory does not grow with it.
-_INDEX_EVERY: Final = 200_000
+_INDEX_EVERY: Final = 100_000
 #: A frame holds at most this many blobs, so that a number fits 16 bits.
 _BLOBS_LIMIT: Final = 8192
 
@@ -149,10 +150,7 @@ class BlobWriter:
 
     def add(self, domain: DomainWriter, content: memoryview, group: int = DATA) -> bytes:
         """Store a blob unless it is there; returns its reference (56 bytes). The content is copied before this returns."""
-        return self.add_identified(domain, keyed_hash(domain.blob_key, content), content, group)
-
-    def add_identified(self, domain: DomainWriter, identity: bytes, content: memoryview, group: int = DATA) -> bytes:
-        """As `add`, for a blob whose id was computed already."""
+        identity = keyed_hash(domain.blob_key, content)
         with self._lock:
             address = self.known(identity)
             if address is None:
@@ -206,15 +204,22 @@ class BlobWriter:
     def _draft(self, domain: DomainWriter, group: int, capacity: int) -> _Draft:
         """A new frame, assigned at random to one of the open packs."""
         kind = FrameKind.PAGES if group == PAGES else FrameKind.BLOBS
-        place = next((at for at, each in enumerate(self._buffers) if len(each) >= capacity), None)
-        buffer = bytearray(max(capacity, self._parameters.frame_bytes)) if place is None else self._buffers.pop(place)
-        draft = _Draft(domain.keys, kind, domain.seat, buffer)
+        draft = _Draft(domain.keys, kind, domain.seat, self._buffer(capacity))
         draft.owner = self.owner
         draft.pack = self._open_pack()
         draft.number = draft.pack.frames
         draft.pack.frames += 1
         draft.pack.pending += 1
         return draft
+
+    def _buffer(self, capacity: int) -> bytearray:
+        """A buffer that was used before; one that is too small makes room for a larger one."""
+        place = next((at for at, each in enumerate(self._buffers) if len(each) >= capacity), None)
+        if place is not None:
+            return self._buffers.pop(place)
+        if self._buffers:
+            self._buffers.pop()
+        return bytearray(max(capacity, self._parameters.frame_bytes))
 
     def _open_pack(self) -> _OpenPack:
         while len(self._packs) < _OPEN_PACKS:
@@ -294,23 +299,23 @@ class BlobWriter:
         with self._lock:
             self._stored.append(stored)
             self.added_bytes += stored.size
-            self._unindexed += sum(len(each.blobs) for each in stored.rows)
+            self._unindexed += stored.blobs
             self._catalog.add_pack(row, ObjectInfo(name=stored.name, size=stored.size, modified=self._clock.now()))
             if self._unindexed >= _INDEX_EVERY:
                 self._put_index()
 
     def _put_index(self) -> None:
         """Put an index object for the packs stored since the last; the lock is held."""
-        packs = [(PackRow(each.birth, each.digest, each.size, each.footer_length), each.rows) for each in self._stored]
-        rows, entries = rows_and_entries([*packs, *self._catalog.orphans])
+        packs = ((PackRow(each.birth, each.digest, each.size, each.footer_length), each.rows) for each in self._stored)
+        rows, entries = rows_and_entries(chain(packs, self._catalog.orphans))
         self._write_index(rows, entries)
+        for stored in self._stored:
+            for frame in stored.rows:
+                for blob in frame.blobs:
+                    self._new.pop(blob.id, None)
         self._stored.clear()
         self._catalog.orphans.clear()
         self._unindexed = 0
-        for _, frames in packs:
-            for frame in frames:
-                for blob in frame.blobs:
-                    self._new.pop(blob.id, None)
 
     def _write_index(self, rows: Sequence[PackRow], entries: Sequence[IndexEntry]) -> None:
         plain = index_table(rows, entries)

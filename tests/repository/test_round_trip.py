@@ -58,8 +58,8 @@ def test_an_unchanged_tree_adds_almost_nothing(tmp_path: Path, tree: Path) -> No
     world.backup(files(tree))
     clock.advance(10**12)
     second = world.backup(files(tree))
-    # The folders on the way to the tree are listed too, and others may write in /tmp at the same time.
-    assert second.snapshot.added_bytes < 10_000
+    # Others may write in /tmp at the same time: it is on the way to the tree, so it is listed, in a hunk with the tree.
+    assert second.snapshot.added_bytes < second.snapshot.bytes // 50
     assert world.contents() == on_disk(tree)
 
 
