@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Final
 
 from opsd.errors import IntegrityError, KeyMissing, NewerFormat, ObjectDamaged, ObjectNotFound, OpsdError
-from opsd.events import Reporter
+from opsd.events import Reporter, Total
 from opsd.model import Entry, EntryType
 from opsd.repository.blobs import BlobReader, PackReader
 from opsd.repository.catalog import Catalog, Place, footer_of, load_catalog
@@ -271,7 +271,7 @@ class Check:
         return sorted(random.Random(self._options.seed).sample(packs, count), key=lambda each: each.name)  # noqa: S311 - a sample, no secret
 
     def _read(self, packs: list[ObjectInfo], footers: Footers) -> None:
-        self._reporter.stage("data", sum(info.size for info in packs))
+        self._reporter.stage("data", Total(size=sum(info.size for info in packs)))
         reader = PackReader(self._place)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-check") as pool:
             for _ in pool.map(lambda info: self._read_pack(reader, info, footers.get(info.name)), packs):
