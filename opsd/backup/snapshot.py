@@ -196,6 +196,7 @@ class Backup:
         )
 
     def _store_about(self, run: Run, frames: FrameSet) -> dict[str, object]:
+        run.blobs.owner = ""
         domain = run.blobs.domains[DEFAULT_DOMAIN]
         about: dict[str, object] = {"version": self._labels.version}
         for name in ("configuration", "rescue", "packages"):
