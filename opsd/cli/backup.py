@@ -97,7 +97,7 @@ def _print(report: Report, listener: Listener, seconds: float) -> None:
 
 
 def _rows(snapshot: SnapshotSummary) -> list[tuple[str, ...]]:
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             source.label,
             source.kind,
