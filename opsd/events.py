@@ -5,8 +5,11 @@ and returned as well, so a run that lost something ends with warnings.
 """
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
+
+from opsd.model import SourceSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +21,26 @@ class Warning:  # noqa: A001 - the field's word; the built-in is not used here
     hint: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """How much a stage comes to; 0 where one of them is not known. `estimated`: as far as the past tells. `size` in bytes."""
+
+    files: int = 0
+    size: int = 0
+    estimated: bool = False
+
+    @classmethod
+    def of(cls, sources: Iterable[SourceSummary]) -> Self:
+        """What these sources held in a snapshot: about what they hold now, and what restoring them writes."""
+        known = tuple(sources)
+        return cls(files=sum(each.files for each in known), size=sum(each.bytes for each in known), estimated=True)
+
+
 class Reporter(Protocol):
     """Listens to a feature at work. Methods may be called from several threads."""
 
-    def stage(self, name: str, total_bytes: int | None = None) -> None:
-        """A stage begins; its total is known or not."""
+    def stage(self, name: str, total: Total | None = None) -> None:
+        """A stage begins; what it comes to is known or not."""
         ...
 
     def advance(self, *, files: int = 0, size: int = 0) -> None:
@@ -44,15 +62,16 @@ class Recorder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.stages: list[str] = []
+        self.totals: list[Total | None] = []
         self.warnings: list[Warning] = []
         self.lines: list[str] = []
         self.files = 0
         self.size = 0
 
-    def stage(self, name: str, total_bytes: int | None = None) -> None:
+    def stage(self, name: str, total: Total | None = None) -> None:
         """Remember the stage."""
-        del total_bytes
         self.stages.append(name)
+        self.totals.append(total)
 
     def advance(self, *, files: int = 0, size: int = 0) -> None:
         """Count."""

@@ -1,7 +1,8 @@
 """Run programs: a short one whole, a long one as a stream of its output.
 
 Promise: arguments are a list, never a shell's line. A program whose reader fails, leaves early, is interrupted or runs out of
-time is stopped with all that it started in its session; none can stand still because nobody reads its errors.
+time is stopped with all that it started in its session; none can stand still because nobody reads its errors. Once a program has
+been left, no thread and no descriptor of ours is bound to it, even where a child in the background still holds its pipes.
 
 What outlives a killed opsd: nothing is done between fork and exec to tie children to it, for that code is unsafe beside threads,
 and the kernel's parent-death signal follows the thread that started the child, not the process. A streamed program loses the
@@ -9,10 +10,11 @@ reader of its output and ends at its next write; the rest is the service manager
 """
 
 import os
+import select
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -28,6 +30,7 @@ ERROR_LINES: Final = 8
 OUTPUT_BYTES: Final = 64 * 1024 * 1024
 #: Between SIGTERM and SIGKILL, and for what a background child still holds open, in seconds.
 GRACE: Final = 5.0
+#: Also what a pipe holds at most, unless somebody enlarges it (pipe(7)).
 _STEP: Final = 64 * 1024
 #: Programs that threads of this process are talking to.
 _running: set[subprocess.Popen[bytes]] = set()
@@ -127,24 +130,64 @@ class Output:
         """Whether all was read; waits for the program to close its output or to write more."""
         return self._ended or not self._pipe.read(1)
 
+    def close(self) -> None:
+        """Read no more."""
+        self._pipe.close()
+
     def error_text(self) -> bytes:
         """The end of what the program said on standard error, which it should have closed: after the end of its output."""
         return self._errors.text()
 
 
+class _Beside:
+    """The threads beside a program, which feed it and read its errors; `end` waits for them, and nobody else is waited for."""
+
+    def __init__(self) -> None:
+        self._left = os.eventfd(0)
+        self._threads: list[threading.Thread] = []
+
+    def start(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        """Work in a thread that returns as soon as `wait_for` is true."""
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        return thread
+
+    def wait_for(self, pipe: IO[bytes], event: int) -> bool:
+        """Wait for an event of poll(2) at a pipe; true once the program has been left."""
+        poll = select.poll()
+        poll.register(pipe, event)
+        poll.register(self._left, select.POLLIN)
+        return any(descriptor == self._left for descriptor, _ in poll.poll())
+
+    def end(self) -> None:
+        """The program has been left."""
+        os.eventfd_write(self._left, 1)
+        for thread in self._threads:
+            thread.join()
+        os.close(self._left)
+
+
 class _Errors:
     """Reads standard error in a thread of its own and keeps the end of it."""
 
-    def __init__(self, pipe: IO[bytes]) -> None:
+    def __init__(self, pipe: IO[bytes], beside: _Beside) -> None:
         self._pipe = pipe
+        self._beside = beside
         self._text = b""
-        self._thread = threading.Thread(target=self._drain, name="opsd-errors", daemon=True)
-        self._thread.start()
+        os.set_blocking(pipe.fileno(), False)
+        self._thread = beside.start("opsd-errors", self._drain)
 
     def _drain(self) -> None:
+        """Read to the end; once the program has been left, only what the pipe still holds."""
         with self._pipe:
-            while piece := os.read(self._pipe.fileno(), _STEP):
-                self._text = (self._text + piece)[-ERROR_BYTES:]
+            while True:
+                left = self._beside.wait_for(self._pipe, select.POLLIN)
+                piece = self._pipe.read(_STEP)
+                if piece:
+                    self._text = (self._text + piece)[-ERROR_BYTES:]
+                if left or piece == b"":
+                    return
 
     def text(self) -> bytes:
         """What was said last. A child left in the background may hold the pipe open: it is not waited for."""
@@ -159,7 +202,8 @@ class _Program:
         assert process.stdout
         assert process.stderr
         self.name = name
-        self.errors = _Errors(process.stderr)
+        self._beside = _Beside()
+        self.errors = _Errors(process.stderr, self._beside)
         self.output = Output(process.stdout, self.errors)
         self._process = process
         self._timeout = timeout
@@ -179,6 +223,20 @@ class _Program:
                 raise ProgramFailed(f"{self.name} wrote more than {OUTPUT_BYTES // 1024 // 1024} MiB")
         return bytes(whole)
 
+    def give(self, given: bytes) -> None:
+        """Write its input while it is read from; one that does not read all of it is its own business."""
+        pipe = self._process.stdin
+        assert pipe
+        os.set_blocking(pipe.fileno(), False)
+
+        def write() -> None:
+            rest = memoryview(given)
+            with suppress(BrokenPipeError), pipe:
+                while rest and not self._beside.wait_for(pipe, select.POLLOUT):
+                    rest = rest[pipe.write(rest) or 0 :]
+
+        self._beside.start("opsd-input", write)
+
     def feed(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Write its input and close it; where it reads no more, so does this."""
         assert self._process.stdin
@@ -194,9 +252,14 @@ class _Program:
             raise ProgramFailed(text + said(self.errors.text()), hint="raise its timeout if it needs the time")
         return status
 
-    def free(self) -> None:
-        """No time limit any more."""
+    def leave(self) -> None:
+        """Stop it if it still runs, and hold nothing of it."""
         self._timer.cancel()
+        self.output.close()
+        _stop(self._process)
+        self._beside.end()
+        if self._timer.is_alive():
+            self._timer.join()
 
     def _expire(self) -> None:
         if self._process.poll() is None:
@@ -213,16 +276,14 @@ def _started(
     _running.add(process)
     try:
         program = _Program(Path(arguments[0]).name, process, timeout)
-        if given:
-            threading.Thread(target=_feed, args=(process.stdin, given), name="opsd-input", daemon=True).start()
         try:
+            if given:
+                program.give(given)
             yield program
         finally:
-            program.free()
+            program.leave()
     finally:
         _running.discard(process)
-        if process.stdout:
-            process.stdout.close()
         _stop(process)
 
 
@@ -263,12 +324,6 @@ def _start(arguments: Sequence[str], environment: Mapping[str, str] | None, *, f
         raise ProgramFailed(f"{arguments[0]} may not be run", hint=hint) from error
     except (OSError, ValueError) as error:
         raise ProgramFailed(f"{arguments[0]} can't be started: {error}") from error
-
-
-def _feed(pipe: IO[bytes], given: bytes) -> None:
-    """Write a program's input; one that does not read all of it is its own business."""
-    with suppress(BrokenPipeError), pipe:
-        _write(pipe, given)
 
 
 def _write(pipe: IO[bytes], piece: bytes | memoryview) -> None:

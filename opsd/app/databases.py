@@ -17,6 +17,7 @@ from opsd.app.session import Session
 from opsd.backup.hooks import Occasion, around, run_pending
 from opsd.credentials import resolve
 from opsd.errors import OpsdError, SnapshotUnknown, UsageError
+from opsd.events import Total
 from opsd.model import Outcome, SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.browsing import Item, content, look_up, walk
@@ -126,7 +127,7 @@ def restore_databases(
         for label in dict.fromkeys(each.tree.label for each in chosen) if options.roles else ():
             _restore_roles(session, reader, reader.tree(label))
         for each in chosen:
-            session.reporter.stage(f"restore {each.target}", each.bytes)
+            session.reporter.stage(f"restore {each.target}", Total(size=each.bytes))
             done = _restore(session, each, options)
             if done.error:
                 course.outcome, course.error = Outcome.FAILED, str(done.error)

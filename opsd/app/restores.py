@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from opsd.app.session import Session
 from opsd.backup.hooks import Occasion, around, run_pending
 from opsd.errors import RestoreError, SnapshotUnknown, UsageError
+from opsd.events import Reporter, Total
 from opsd.model import Outcome, SnapshotSummary, SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.apply import apply, plan_restore
@@ -170,11 +171,39 @@ def give_back(
     occasion = Occasion(run=secrets.token_hex(8), job="restore")
     with around(settings.restore_hooks, occasion, settings.state, session.reporter) as course:
         safety = _safety_snapshot(session, prepared) if prepared.request.in_place and options.safety else None
-        result = apply(prepared.reader, prepared.request, session.reporter, planned.deletions if planned else ())
+        reporter = _Foretelling(session.reporter, _total(prepared, planned))
+        result = apply(prepared.reader, prepared.request, reporter, planned.deletions if planned else ())
         _refuse_nothing(prepared, result)
         if result.exit_code:
             course.outcome = Outcome.FAILED if result.damaged else Outcome.WARNINGS
     return Restored(result=result, safety=safety)
+
+
+class _Foretelling:
+    """A reporter that says of each stage how much it comes to."""
+
+    def __init__(self, inner: Reporter, total: Total | None) -> None:
+        self._inner = inner
+        self._total = total
+        self.advance = inner.advance
+        self.warn = inner.warn
+        self.tell = inner.tell
+
+    def stage(self, name: str, total: Total | None = None) -> None:
+        """With the total that is known here."""
+        self._inner.stage(name, total or self._total)
+
+
+def _total(prepared: Prepared, planned: Plan | None) -> Total | None:
+    """How much there is to write, where no listing has to be read for it."""
+    request = prepared.request
+    if planned:
+        counts = (planned.created, planned.overwritten)
+        return Total(files=sum(each.get("files", 0) for each in counts), size=planned.size)
+    if request.under() != b"/" or request.patterns:
+        return None
+    sources = prepared.snapshot.sources
+    return Total.of(each for each in sources if not request.sources or each.label in request.sources)
 
 
 def _refuse_nothing(prepared: Prepared, result: Result) -> None:

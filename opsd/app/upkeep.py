@@ -4,16 +4,19 @@ Promise: thin: what is decided is decided by `retention` and `verify`.
 """
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from opsd.app.session import Session
-from opsd.errors import UsageError
+from opsd.errors import ObjectDamaged, ObjectLost, UsageError
 from opsd.model import SnapshotSummary
 from opsd.repository.repository import Repository
 from opsd.retention.calendar import Kept, simulate
 from opsd.retention.holds import hold, release
 from opsd.retention.prune import Prune, PruneOptions, PrunePlan, PruneResult
 from opsd.settings import Settings
+from opsd.verify.advice import advice
 from opsd.verify.check import Check, CheckOptions, CheckReport
 from opsd.verify.repair import Repaired, repair
 
@@ -95,15 +98,26 @@ def check(session: Session, share: float) -> CheckReport:
     Raises:
         StorageError: the store can't be read at all.
     """
-    repository = session.open(reader=session.can_unlock())
     # A sample of a few percent must be another one each night; nothing secret hangs on it.
     seed = random.SystemRandom().getrandbits(32)
-    return Check(repository, CheckOptions(share=share, seed=seed)).run()
+    with _advised():
+        repository = session.open(reader=session.can_unlock())
+        return Check(repository, CheckOptions(share=share, seed=seed)).run()
 
 
 def mend(session: Session, report: CheckReport) -> Repaired:
     """Mend what a check found, as far as that goes without a copy."""
-    return repair(session.open(writer=True), report)
+    with _advised():
+        return repair(session.open(writer=True), report)
+
+
+@contextmanager
+def _advised() -> Iterator[None]:
+    """Whoever runs a check is not sent to run a check."""
+    try:
+        yield
+    except (ObjectDamaged, ObjectLost) as error:
+        raise type(error)(error.name, error.problem, hint=advice(error.name)) from error
 
 
 def stats(session: Session) -> Stats:

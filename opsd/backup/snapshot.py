@@ -12,10 +12,10 @@ from opsd.backup.about import About
 from opsd.backup.cache import Cache, SourceCache
 from opsd.backup.work import Job, Result
 from opsd.errors import IntegrityError, OpsdError, SourceError
-from opsd.events import Reporter, Warning
+from opsd.events import Reporter, Total, Warning
 from opsd.model import Outcome, SnapshotSummary, SourceSummary, SourceTree
 from opsd.repository.keys import DEFAULT_DOMAIN
-from opsd.repository.manifest import ReaderPart
+from opsd.repository.manifest import Manifest, ReaderPart
 from opsd.repository.references import FrameSet
 from opsd.repository.repository import Repository
 from opsd.repository.run import Ending, Run
@@ -109,12 +109,13 @@ class Backup:
         return False
 
     def _source(self, run: Run, cache: Cache, planned: Planned) -> None:
-        self._reporter.stage(planned.label)
+        previous = run.previous(self._labels.host, planned.label)
+        self._reporter.stage(planned.label, _expected(previous, planned.label))
         run.blobs.owner = planned.label
         result = Result(label=planned.label, kind=planned.kind)
         rows = cache.source(planned.label)
         try:
-            job = self._job(run, rows, planned)
+            job = self._job(run, rows, planned, previous)
             with planned.around:
                 result = planned.work(job)
                 if result.failure:
@@ -126,7 +127,7 @@ class Backup:
             self._reporter.warn(Warning(subject=f"source {planned.label}", problem=str(error), hint=error.hint))
         self._results.append((planned, result))
 
-    def _job(self, run: Run, rows: SourceCache, planned: Planned) -> Job:
+    def _job(self, run: Run, rows: SourceCache, planned: Planned, previous: Manifest | None) -> Job:
         domain = run.place.settings.domain(planned.domain)
         if domain is None:
             hint = "add it with 'opsd key domain'"
@@ -138,7 +139,7 @@ class Backup:
             reporter=self._reporter,
             cache=rows,
             trusted=self._trusted(run, rows.snapshot),
-            previous=run.previous(self._labels.host, planned.label),
+            previous=previous,
         )
 
     def _trusted(self, run: Run, snapshot: str) -> bool:
@@ -195,6 +196,7 @@ class Backup:
         )
 
     def _store_about(self, run: Run, frames: FrameSet) -> dict[str, object]:
+        run.blobs.owner = ""
         domain = run.blobs.domains[DEFAULT_DOMAIN]
         about: dict[str, object] = {"version": self._labels.version}
         for name in ("configuration", "rescue", "packages"):
@@ -227,3 +229,8 @@ class Backup:
             added_bytes=0,
             version=labels.version,
         )
+
+
+def _expected(previous: Manifest | None, label: str) -> Total | None:
+    """How much a source will come to, as its last snapshot tells."""
+    return Total.of(each for each in previous.summary.sources if each.label == label) if previous else None

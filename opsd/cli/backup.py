@@ -14,7 +14,7 @@ from opsd.cli.output import Column
 from opsd.cli.progress import Listener
 from opsd.cli.snapshots import as_json
 from opsd.errors import OpsdError, TryLater
-from opsd.model import Outcome
+from opsd.model import Outcome, SnapshotSummary
 
 _COLUMNS = (
     Column("SOURCE", elastic=True),
@@ -26,13 +26,17 @@ _COLUMNS = (
     Column("WARNINGS", right=True),
 )
 _PREVIEW = (Column("SOURCE", elastic=True), Column("KIND"), Column("FILES", right=True), Column("SIZE", right=True))
+#: What was added for no source in particular; the help says what that is.
+_OWN = "opsd's own"
 _EXIT = {Outcome.COMPLETE: 0, Outcome.WARNINGS: 3, Outcome.FAILED: 1}
 
 
 @described(
     "backup",
     "Take a snapshot of every configured source, of those named by --source, or of PATHs. A source that fails does not stop the "
-    "others; the run then exits with 1, with warnings only with 3.",
+    "others; the run then exits with 1, with warnings only with 3. ADDED is what had to be stored anew, compressed; opsd's own are "
+    "padding, tables of contents, the list of packages and the like. Sources whose small pieces share a frame share its bytes too: they "
+    "count for the first of them.",
     """{"snapshot": as in 'snapshots', "outcome": "complete"|"warnings"|"failed", "seconds": number,
     "failures": [{"source", "text", "hint"}], "warnings": [{"subject", "problem", "hint"}]};
     with --dry-run [{"name", "kind", "files", "bytes", "warnings"}], files and bytes null for what only reading tells""",
@@ -86,7 +90,14 @@ def _print(report: Report, listener: Listener, seconds: float) -> None:
     output.warnings([warning for warning in listener.warnings if warning.subject not in failed])
     for error in report.failures.values():
         output.note(f"opsd: {error}" + (f"\n      {error.hint}" if error.hint else ""))
-    rows = [
+    output.table(_COLUMNS, _rows(report.snapshot))
+    ended = "" if report.snapshot.complete else ", incomplete"
+    added = output.size(report.snapshot.added_bytes)
+    output.line(f"snapshot {report.snapshot.id[:8]}{ended}, {added} added, in {output.duration(seconds)}")
+
+
+def _rows(snapshot: SnapshotSummary) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
         (
             source.label,
             source.kind,
@@ -96,12 +107,10 @@ def _print(report: Report, listener: Listener, seconds: float) -> None:
             output.size(source.added_bytes),
             str(source.warnings or ""),
         )
-        for source in report.snapshot.sources
+        for source in snapshot.sources
     ]
-    output.table(_COLUMNS, rows)
-    ended = "" if report.snapshot.complete else ", incomplete"
-    added = output.size(report.snapshot.added_bytes)
-    output.line(f"snapshot {report.snapshot.id[:8]}{ended}, {added} added, in {output.duration(seconds)}")
+    own = snapshot.added_bytes - sum(source.added_bytes for source in snapshot.sources)
+    return [*rows, (_OWN, "", "", "", "", output.size(own), "")] if own else rows
 
 
 def _dry_run(opened: Session, listener: Listener, request: BackupRequest, *, as_json: bool) -> int:

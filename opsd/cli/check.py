@@ -32,10 +32,11 @@ def _share(given: dict[str, Any]) -> float:
     "check",
     "Verify every object, every frame that a snapshot needs, and the order of history; name what is damaged and what that affects. "
     "Without reading data, packs are checked by their footers. With --repair, damaged packs are marked, so that the next backup stores "
-    "anew what they held, and a damaged index is written again. Exits with 4 if anything is damaged.",
+    "anew what they held, the mark of one that is whole again ends, and a damaged index is written again. Exits with 4 if anything is damaged.",
     """{"problems": [{"object", "problem", "snapshots": [id], "paths": ["SOURCE:PATH"], "hint"}], "notices": [text], "snapshots": number,
     "packs", "packs_read", "bytes_read", "bytes_stored", "decoded": bool}; paths are those in the newest snapshot affected;
-    decoded: frames were decrypted too, for which a reader's key is needed; with --repair also "repaired": {"packs": [name], "index_objects"}""",
+    decoded: frames were decrypted too, for which a reader's key is needed; with --repair also "repaired": {"packs": [name],
+    "whole_again": [name], "index_objects"}""",
     "opsd check",
     "opsd check --read-data",
     "opsd check --read-data-subset 5% --json",
@@ -52,7 +53,7 @@ def command(**given: Any) -> int:
     share = _share(given)
     with session(given) as (opened, listener):
         report = check(opened, share)
-        mended = mend(opened, report) if given["mends"] and report.problems else None
+        mended = mend(opened, report) if given["mends"] else None
     known = {problem.object for problem in report.problems}
     output.warnings([warning for warning in listener.warnings if warning.subject not in known])
     if given["as_json"]:
@@ -61,15 +62,16 @@ def command(**given: Any) -> int:
         for notice in report.notices:
             output.line(notice)
         for problem in report.problems:
-            _print(problem)
+            _print(problem, mended)
         output.line(_summary(report))
-        if mended:
+        if mended and (report.problems or mended.whole):
             output.line(_mended(mended))
     return 4 if report.problems else 0
 
 
 def _mended_json(mended: Repaired) -> dict[str, Any]:
-    return {"repaired": {"packs": list(mended.packs), "index_objects": mended.index_objects}}
+    packs = {"packs": list(mended.packs), "whole_again": list(mended.whole)}
+    return {"repaired": packs | {"index_objects": mended.index_objects}}
 
 
 def _mended(mended: Repaired) -> str:
@@ -81,6 +83,8 @@ def _mended(mended: Repaired) -> str:
         )
     if mended.index_objects:
         done.append(f"{output.count(mended.index_objects, 'index object')} written again")
+    if mended.whole:
+        done.append(f"{output.count(len(mended.whole), 'marked pack')} whole again: used as before")
     return "; ".join(done) or "nothing more can be mended without a copy"
 
 
@@ -102,14 +106,19 @@ def _as_json(report: CheckReport) -> dict[str, Any]:
     }
 
 
-def _print(problem: Problem) -> None:
+def _print(problem: Problem, mended: Repaired | None) -> None:
     output.line(output.paint(f"{problem.object}: {problem.problem}", "red"))
     if problem.snapshots:
         output.line("  affects " + ", ".join(identity[:8] for identity in problem.snapshots))
     for path in problem.paths:
         output.line(f"    {path}")
-    if problem.hint:
+    if problem.hint and not (mended and _is_mended(problem, mended)):
         output.line(f"  {problem.hint}")
+
+
+def _is_mended(problem: Problem, mended: Repaired) -> bool:
+    """Whether the last line says what was done about it, and the next step."""
+    return problem.object in mended.packs or (bool(mended.index_objects) and problem.object.startswith("index/"))
 
 
 def _summary(report: CheckReport) -> str:

@@ -9,7 +9,7 @@ from opsd.cli import output
 from opsd.cli.cat import destination, output_option
 from opsd.cli.options import access_options, described, session, snapshot_argument
 from opsd.errors import UsageError
-from opsd.events import Reporter
+from opsd.events import Reporter, Total
 from opsd.model import EntryType
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.archive import Archive, Exported, Part
@@ -39,7 +39,6 @@ def command(**given: Any) -> int:
         )
     with session(given) as (opened, listener), destination(given["file"], as_json=given["as_json"]) as target:
         reader = opened.snapshot(place.snapshot)
-        listener.stage("export")
         done = _write(reader, place, given["sources"], target, listener)
     output.warnings(listener.warnings)
     if given["as_json"]:
@@ -61,7 +60,10 @@ def _write(
     archive = Archive(reader, target.write, reporter)
     if place.path is None:
         trees = chosen_trees(reader, sources)
+        labels = {tree.label for tree in trees}
+        reporter.stage("export", Total.of(each for each in reader.summary.sources if each.label in labels))
         return archive.write([Part(tree=tree, prefix=tree.label.encode() + b"/") for tree in trees])
+    reporter.stage("export")
     tree, item = locate(reader, place.path, sources)
     if item is not None and item.entry.type is not EntryType.FOLDER:
         return archive.write([], single=item)

@@ -6,6 +6,7 @@ NO_COLOR; JSON is one value on stdout, everything said on the way goes to stderr
 
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -22,6 +23,8 @@ from opsd.model import Entry, EntryType, Outcome
 
 #: Warnings listed for a person; JSON has them all.
 WARNINGS_SHOWN: Final = 20
+#: What our own texts may hold beside printable characters: ends of lines and colours (ECMA-48, SGR).
+_LAYOUT: Final = re.compile(r"(\n|\x1b\[[0-9;]*m)")
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _LETTERS: Final = {
     EntryType.FILE: stat.S_IFREG,
@@ -77,26 +80,31 @@ def count(number: int, one: str, many: str = "") -> str:
 
 
 def line(text: str = "") -> None:
-    """A line of the answer; what can't be printed is escaped."""
+    """Lines of the answer; what can't be printed is escaped."""
     click.echo(printable(text))
 
 
 def note(text: str) -> None:
-    """A line beside the answer, on stderr."""
+    """Lines beside the answer, on stderr."""
     click.echo(printable(text), err=True)
 
 
 def printable(text: str) -> str:
-    """The text without control characters, but for colours: a file's name must not move the cursor."""
+    """The text without control characters, but for colours and ends of lines: a file's name must not move the cursor."""
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() or each in "\x1b\n" else ascii(each)[1:-1] for each in text)
+    pieces = _LAYOUT.split(text)
+    return "".join(piece if place % 2 else plain(piece) for place, piece in enumerate(pieces))
+
+
+def plain(text: str) -> str:
+    """The text with escapes for all that can't be printed, ends of lines too: for what others have named."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def quoted(path: bytes) -> str:
     """A path for people: no control character passes, bytes that are no UTF-8 stand as escapes."""
-    text = path.decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return plain(path.decode("utf-8", "backslashreplace"))
 
 
 def path_text(path: bytes) -> str:

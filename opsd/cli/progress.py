@@ -1,7 +1,7 @@
-"""Who listens to a feature at work: a bar with rate and time left on a terminal, else a plain line now and then.
+"""Who listens to a feature at work: a line that lives, with rate and time left, on a terminal; else a plain line now and then.
 
 Promise: progress goes to stderr, at most one plain line in ten seconds; every warning is kept for the end. Methods may be called
-from several threads. rich is imported only where a bar is drawn.
+from several threads. rich is imported only where there is a terminal.
 """
 
 import sys
@@ -11,13 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from opsd.cli import output
-from opsd.events import Warning
+from opsd.cli import output, pace
+from opsd.cli.pace import Pace
+from opsd.events import Total, Warning
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _EVERY: Final = 10.0
+_PLAIN_WIDTH: Final = 120
+#: The spinner and the gap after it.
+_SPINNER_WIDTH: Final = 2
 
 
 class Listener:
@@ -27,14 +31,16 @@ class Listener:
         self._lock = threading.Lock()
         self.warnings: list[Warning] = []
         self.name = ""
-        self.total: int | None = None
+        self.total = Total()
         self.files = 0
         self.size = 0
+        self.began = time.monotonic()
 
-    def stage(self, name: str, total_bytes: int | None = None) -> None:
+    def stage(self, name: str, total: Total | None = None) -> None:
         """A stage begins."""
         with self._lock:
-            self.name, self.total, self.files, self.size = name, total_bytes, 0, 0
+            self.name, self.total, self.files, self.size = name, total or Total(), 0, 0
+            self.began = time.monotonic()
             self.show()
 
     def advance(self, *, files: int = 0, size: int = 0) -> None:
@@ -52,6 +58,18 @@ class Listener:
     def tell(self, text: str) -> None:
         """One line for a person; shown by those who show anything."""
 
+    def pace(self, rate: float | None = None) -> Pace:
+        """How far the stage is; `rate` in bytes a second, else the average so far."""
+        seconds = time.monotonic() - self.began
+        return Pace(
+            name=self.name,
+            total=self.total,
+            files=self.files,
+            size=self.size,
+            seconds=seconds,
+            rate=self.size / seconds if rate is None and seconds else rate or 0.0,
+        )
+
     def show(self) -> None:
         """Draw; the lock is held."""
 
@@ -64,7 +82,7 @@ class Lines(Listener):
 
     def __init__(self) -> None:
         super().__init__()
-        self._began = self._last = time.monotonic()
+        self._last = self.began
 
     def tell(self, text: str) -> None:
         """Print the line."""
@@ -75,13 +93,11 @@ class Lines(Listener):
         now = time.monotonic()
         if now - self._last >= _EVERY:
             self._last = now
-            done = f"{output.count(self.files, 'file')}, {output.size(self.size)}"
-            share = f" of {output.size(self.total)}" if self.total else ""
-            output.note(f"{self.name}: {done}{share} after {output.duration(now - self._began)}")
+            output.note(pace.text(self.pace(), _PLAIN_WIDTH))
 
 
-class Bar(Listener):
-    """A bar of rich's, begun with the first stage: before that a person may be asked for a passphrase."""
+class Live(Listener):
+    """A line that rich draws again and again, begun with the first stage: before that a person may be asked for a passphrase."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,64 +105,55 @@ class Bar(Listener):
         self._task: TaskID | None = None
 
     def tell(self, text: str) -> None:
-        """Print the line above the bar."""
+        """Print the line above."""
         if self._progress:
             self._progress.console.print(output.printable(text), markup=False, highlight=False)
         else:
             output.note(text)
 
-    def stage(self, name: str, total_bytes: int | None = None) -> None:
-        """Begin the bar anew."""
+    def stage(self, name: str, total: Total | None = None) -> None:
+        """Begin anew."""
         if self._progress is None or self._task is None:
-            self._progress = _bar()
-            self._task = self._progress.add_task("", total=None, files="")
+            self._progress = _live(self)
+            self._task = self._progress.add_task("")
             self._progress.start()
-        self._progress.reset(self._task, total=total_bytes, description=name)
-        super().stage(name, total_bytes)
+        self._progress.reset(self._task)
+        super().stage(name, total)
 
     def show(self) -> None:
-        """Move the bar; rich draws at its own pace."""
+        """Tell rich, which measures the rate and draws at its own pace."""
         if self._progress and self._task is not None:
-            files = output.count(self.files, "file") if self.files else ""
-            self._progress.update(self._task, completed=self.size, files=files)
+            self._progress.update(self._task, completed=self.size)
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the line."""
         if self._progress:
             self._progress.stop()
 
 
 @contextmanager
 def listening(*, quiet: bool = False) -> Iterator[Listener]:
-    """A listener for one command; `quiet` (JSON was asked for) shows nothing. The bar is gone when the context ends."""
-    listener = Listener() if quiet else Bar() if sys.stderr.isatty() else Lines()
+    """A listener for one command; `quiet` (JSON was asked for) shows nothing. The line is gone when the context ends."""
+    listener = Listener() if quiet else Live() if sys.stderr.isatty() else Lines()
     try:
         yield listener
     finally:
         listener.close()
 
 
-def _bar() -> "Progress":
+def _live(listener: Listener) -> "Progress":
     from rich import progress  # noqa: PLC0415 - 0.2 s that only a person at a terminal pays
     from rich.console import Console  # noqa: PLC0415 - likewise
     from rich.text import Text  # noqa: PLC0415 - likewise
 
-    class Rate(progress.ProgressColumn):
-        """Bytes a second, in the units that everything else has."""
+    console = Console(stderr=True)
+
+    class Line(progress.ProgressColumn):
+        """All that there is to say, in the words that everything else has."""
 
         def render(self, task: progress.Task) -> Text:
-            """The rate, once there is one."""
-            speed = task.finished_speed or task.speed
-            return Text(f"{output.size(int(speed))}/s" if speed else "")
+            """As much as fits."""
+            text = pace.text(listener.pace(task.speed or 0.0), console.width - _SPINNER_WIDTH)
+            return Text(text, no_wrap=True, overflow="crop")
 
-    return progress.Progress(
-        progress.SpinnerColumn(),
-        progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(bar_width=20),
-        progress.TextColumn("{task.fields[files]}"),
-        progress.DownloadColumn(binary_units=True),
-        Rate(),
-        progress.TimeRemainingColumn(compact=True),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    return progress.Progress(progress.SpinnerColumn(), Line(), console=console, transient=True)

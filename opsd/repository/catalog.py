@@ -134,6 +134,11 @@ def marked_packs(marks: Iterable[Mark]) -> frozenset[bytes]:
     return frozenset(pack for mark in marks if mark.event in ("mark", "damaged") for pack in mark.packs)
 
 
+def damaged_packs(marks: Iterable[Mark]) -> frozenset[bytes]:
+    """Packs that a check found damaged."""
+    return frozenset(pack for mark in marks if mark.event == "damaged" for pack in mark.packs)
+
+
 def marked_snapshots(marks: Iterable[Mark]) -> frozenset[str]:
     """Names of manifests that prune means to drop."""
     return frozenset(name for mark in marks if mark.event == "mark" for name in mark.snapshots)

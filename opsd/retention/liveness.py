@@ -20,11 +20,15 @@ SMALL_PACK_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackState:
-    """A listed, unmarked pack: its frames, and whether it was stored before the oldest open run began."""
+    """A listed pack that is not marked to go: its frames, and whether it was stored before the oldest open run began.
+
+    `damaged`: it is marked as such, so what stands in it counts as standing nowhere.
+    """
 
     pack: PackRow
     rows: tuple[FrameRow, ...]
     settled: bool
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,17 +57,20 @@ def _live_rows(state: PackState, needed: FrameSet) -> tuple[FrameRow, ...]:
 def judge(states: Sequence[PackState], needed: FrameSet, pack_bytes: int) -> Liveness:
     """Decide about every pack, given the frames that some manifest needs."""
     live = {state.pack.digest: _live_rows(state, needed) for state in states}
-    holders = Counter((row.birth, row.number) for rows in live.values() for row in rows)
+    sound = [state for state in states if not state.damaged]
+    holders = Counter((row.birth, row.number) for state in sound for row in live[state.pack.digest])
     dead: list[PackRow] = []
     staying: list[PackState] = []
-    for state in sorted(states, key=lambda each: (len(live[each.pack.digest]), each.pack.digest)):
+    # The damaged last: by then it is known what the others still hold.
+    for state in sorted(states, key=lambda each: (each.damaged, len(live[each.pack.digest]), each.pack.digest)):
         rows = live[state.pack.digest]
-        if state.settled and all(holders[row.birth, row.number] > 1 for row in rows):
-            holders.subtract((row.birth, row.number) for row in rows)
+        others = 0 if state.damaged else 1
+        if state.settled and all(holders[row.birth, row.number] > others for row in rows):
+            holders.subtract((row.birth, row.number) for row in rows if not state.damaged)
             dead.append(state.pack)
         else:
             staying.append(state)
-    rewrite = _worth_rewriting(staying, live, pack_bytes)
+    rewrite = _worth_rewriting([state for state in staying if not state.damaged], live, pack_bytes)
     live_bytes = sum(row.stored_length for state in staying for row in live[state.pack.digest])
     total = sum(state.pack.size for state in states)
     return Liveness(

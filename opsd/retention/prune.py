@@ -13,7 +13,8 @@ from typing import Final
 from opsd.clock import DAY
 from opsd.errors import KeyMissing, ObjectDamaged, PruneRefused
 from opsd.model import Outcome, SnapshotSummary
-from opsd.repository.catalog import footer_of, marked_packs
+from opsd.repository.catalog import damaged_packs, footer_of, marked_packs
+from opsd.repository.format import digest_of
 from opsd.repository.index import PackRow
 from opsd.repository.moving import FrameMover, merge_index
 from opsd.repository.references import FrameSet
@@ -107,30 +108,43 @@ class Prune:
         return PrunePlan(snapshots=summaries, verdicts=verdicts, liveness=self._judge(found, needed, began))
 
     def _judge(self, found: Survey, needed: FrameSet, began: int) -> Liveness:
-        """About every unmarked pack; what was stored since the oldest open run began stays for now."""
-        marked = marked_packs(found.marks)
+        """About every pack that is not marked to go; what was stored since the oldest open run began stays for now."""
+        damaged = damaged_packs(found.marks)
+        going = marked_packs(mark for mark in found.marks if mark.event != "damaged")
         states, unreadable = [], []
         for digest, info in found.packs.items():
-            if digest in marked:
+            if digest in going:
                 continue
             try:
                 pack, rows = footer_of(self._place, info)
             except ObjectDamaged:
                 pack, rows = PackRow(b"", digest, info.size, 0), ()
                 unreadable.append(info)
-            states.append(PackState(pack=pack, rows=rows, settled=info.modified < began))
+            state = PackState(pack=pack, rows=rows, settled=info.modified < began, damaged=digest in damaged)
+            states.append(state)
         if unreadable:
-            self._refuse_if_needed(unreadable, states, needed)
+            states = self._without_unknown(unreadable, states, needed)
         return judge(states, needed, self._place.settings.parameters.pack_bytes)
 
-    def _refuse_if_needed(self, unreadable: list[ObjectInfo], states: list[PackState], needed: FrameSet) -> None:
-        """Packs without a valid footer go like dead ones, provided that nothing which a snapshot needs can stand in them."""
-        there = {(row.birth, row.number) for state in states for row in state.rows}
-        if any(frame not in there for frame in needed.frames()):
-            raise PruneRefused(
-                f"prune stops: {unreadable[0].name} is damaged, and a snapshot may need it",
-                hint="run 'opsd check', and heal it from a copy before you prune",
-            )
+    def _without_unknown(
+        self, unreadable: list[ObjectInfo], states: list[PackState], needed: FrameSet
+    ) -> list[PackState]:
+        """Packs without a valid footer go like dead ones, provided that nothing which a snapshot needs can stand in them.
+
+        Raises:
+            PruneRefused: something can, and no mark tells every run of it.
+        """
+        there = {(row.birth, row.number) for state in states if not state.damaged for row in state.rows}
+        if all(frame in there for frame in needed.frames()):
+            return states
+        unknown = {digest_of(info.name): info.name for info in unreadable}
+        for state in states:
+            if state.pack.digest in unknown and not state.damaged:
+                raise PruneRefused(
+                    f"prune stops: {unknown[state.pack.digest]} is damaged, and a snapshot may need it",
+                    hint="run 'opsd check', and heal it from a copy before you prune",
+                )
+        return [state for state in states if state.pack.digest not in unknown]
 
     # Carrying out
 

@@ -68,7 +68,15 @@ class Sweep:
             elif mark.received <= self._turn.store_now - self._grace and not set(note.runs) & set(found.open):
                 one = self._sweep(mark)
                 gone = Swept(snapshots=gone.snapshots + one.snapshots, size=gone.size + one.size)
+        self._end_damaged(found.marks)
         return gone
+
+    def _end_damaged(self, marks: Sequence[Mark]) -> None:
+        """Nothing is left to warn of once every pack that such a mark names is gone."""
+        listed = {digest_of(info.name) for info in self._store.list("packs/")}
+        for mark in marks:
+            if mark.event == "damaged" and listed.isdisjoint(mark.packs):
+                self._store.delete(mark.name)
 
     def _end_dead(self, found: Survey) -> None:
         """Say so before anything goes: one that wakes up after all must find itself ended, and look again."""

@@ -13,29 +13,28 @@ from itertools import islice
 from threading import Lock
 from typing import Final
 
-from opsd.errors import IntegrityError, KeyMissing, NewerFormat, ObjectDamaged, ObjectNotFound, OpsdError
-from opsd.events import Reporter
-from opsd.model import Entry, EntryType
-from opsd.repository.blobs import BlobReader, PackReader
-from opsd.repository.catalog import Catalog, Place, footer_of, load_catalog
-from opsd.repository.format import Kind, check_name
+from opsd.errors import IntegrityError, KeyMissing, NewerFormat, ObjectDamaged, ObjectLost, ObjectNotFound, OpsdError
+from opsd.events import Reporter, Total
+from opsd.repository.blobs import PackReader
+from opsd.repository.catalog import Catalog, Place, damaged_packs, footer_of, load_catalog
+from opsd.repository.format import Kind, check_name, digest_of
 from opsd.repository.frames import FrameDamaged, FrameRow, open_frame
 from opsd.repository.index import IndexPart, PackRow, decode_index
 from opsd.repository.keys import decode_slot
 from opsd.repository.manifest import Manifest
-from opsd.repository.pagemap import decode_page_hunk
-from opsd.repository.references import FrameSet
 from opsd.repository.repository import Repository
 from opsd.repository.run import frames_of
+from opsd.repository.runs import Note
 from opsd.repository.settings import decode_settings
 from opsd.retention.survey import missing_numbers
 from opsd.storage.protocol import ObjectInfo
+from opsd.verify.advice import COPY_BACK, advice, pack_advice
+from opsd.verify.affected import Damage, Frame, paths_hit
 
 _THREADS: Final = 2
 #: Paths named for a damaged pack at most.
 _PATHS_NAMED: Final = 10
 
-Frame = tuple[bytes, int]
 Footers = dict[str, tuple[PackRow, tuple[FrameRow, ...]]]
 
 
@@ -60,7 +59,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """What a check found. `decoded` tells whether frames were decrypted or packs only compared with their names. Bytes."""
+    """What a check found. `decoded` tells whether frames were decrypted or packs only compared with their names. Bytes.
+
+    `proved` are the names of packs that are whole to the last frame.
+    """
 
     problems: tuple[Problem, ...]
     notices: tuple[str, ...]
@@ -70,21 +72,7 @@ class CheckReport:
     bytes_read: int
     bytes_stored: int
     decoded: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Damage:
-    """A damaged pack: what is wrong, the frames that may be hit, or all frames of some births where its footer can't be read."""
-
-    problem: str
-    frames: frozenset[Frame] = frozenset()
-    births: frozenset[bytes] = frozenset()
-
-    def touches(self, needed: FrameSet, whole: Collection[Frame]) -> bool:
-        """Whether one of these frames stands in no whole pack and may be hit."""
-        if any(frame in needed and frame not in whole for frame in self.frames):
-            return True
-        return bool(self.births) and any(frame[0] in self.births and frame not in whole for frame in needed.frames())
+    proved: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -93,14 +81,18 @@ class _Found:
 
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-    damaged: dict[str, _Damage] = field(default_factory=dict)
+    damaged: dict[str, Damage] = field(default_factory=dict)
+    proved: set[str] = field(default_factory=set)
     lock: Lock = field(default_factory=Lock)
 
     def add(self, error: OpsdError, name: str = "") -> None:
-        """Note an error as a problem."""
+        """Note an error as a problem, once."""
         named = name or getattr(error, "name", "")
         text = getattr(error, "problem", str(error))
-        self.problems.append(Problem(object=named, problem=text, hint=error.hint))
+        hint = advice(named) if isinstance(error, (ObjectDamaged, ObjectLost)) else error.hint
+        problem = Problem(object=named, problem=text, hint=hint)
+        if problem not in self.problems:
+            self.problems.append(problem)
 
 
 class Check:
@@ -113,6 +105,8 @@ class Check:
         self._options = options
         self._found = _Found()
         self._bytes_read = 0
+        #: SHA-256s of packs that are marked as damaged; they are read whatever the share is.
+        self._marked: frozenset[bytes] = frozenset()
         self._decodes = bool(self._place.ring.domains) and self._place.ring.id_key is not None
 
     def run(self) -> CheckReport:
@@ -123,6 +117,7 @@ class Check:
         """
         self._reporter.stage("objects")
         self._small_objects()
+        self._marked = self._marked_as_damaged()
         manifests = list(self._manifests())
         self._history(manifests)
         self._reporter.stage("index")
@@ -146,6 +141,7 @@ class Check:
             bytes_read=self._bytes_read,
             bytes_stored=sum(info.size for info in catalog.packs.values()),
             decoded=bool(chosen) and self._decodes,
+            proved=frozenset(self._found.proved),
         )
 
     # Small objects
@@ -182,6 +178,12 @@ class Check:
                 except (IntegrityError, NewerFormat) as error:
                     self._found.add(error, info.name)
 
+    def _marked_as_damaged(self) -> frozenset[bytes]:
+        try:
+            return damaged_packs(self._place.marks())
+        except (IntegrityError, NewerFormat):
+            return frozenset()  # reported before
+
     def _manifests(self) -> Iterator[Manifest]:
         for info in sorted(self._place.store.list("snapshots/"), key=lambda each: each.name):
             try:
@@ -189,7 +191,7 @@ class Check:
             except (IntegrityError, NewerFormat) as error:
                 identity = info.name.rpartition("-")[2]
                 text = getattr(error, "problem", str(error))
-                hint = "this snapshot can't be restored from here; restore the object from a copy"
+                hint = advice(info.name) if isinstance(error, ObjectDamaged) else error.hint
                 self._found.problems.append(Problem(object=info.name, problem=text, snapshots=(identity,), hint=hint))
             except ObjectNotFound:
                 continue
@@ -210,12 +212,19 @@ class Check:
                 text = f"snapshots {twice[:8]} and {summary.id[:8]} of one host bear the same number {summary.sequence}"
                 hint = "a host was cloned or rolled back; give the clone a repository or keys of its own"
                 self._found.problems.append(Problem(object=summary.name, problem=text, hint=hint))
-        for missing in missing_numbers(manifests, notes).values():
+        for missing in self._unexplained(manifests, notes):
             text = (
                 f"snapshots number {', '.join(map(str, missing[:10]))} of one host are gone, and no prune dropped them"
             )
             hint = "someone removed them, or the store shows an older state of itself; compare with a copy"
             self._found.problems.append(Problem(object="snapshots/", problem=text, hint=hint))
+
+    def _unexplained(self, manifests: Sequence[Manifest], notes: Iterable[Note]) -> Iterable[list[int]]:
+        """Numbers that are missing by writer; none where manifests that can't be read may bear them all."""
+        missing = missing_numbers(manifests, notes).values()
+        named = {problem.object for problem in self._found.problems if problem.object.startswith("snapshots/")}
+        unreadable = named - {manifest.summary.name for manifest in manifests}
+        return missing if sum(map(len, missing)) > len(unreadable) else ()
 
     def _index_objects(self) -> None:
         for info, content in self._each("index/"):
@@ -238,7 +247,7 @@ class Check:
                     birth for birth, rows in catalog.objects.items() if any(row.name == info.name for row in rows)
                 }
                 problem = getattr(error, "problem", str(error))
-                self._found.damaged[info.name] = _Damage(problem=problem, births=frozenset(births))
+                self._found.damaged[info.name] = Damage(problem=problem, births=frozenset(births))
         return footers
 
     def _needed(self, manifests: Iterable[Manifest], footers: Footers) -> None:
@@ -255,23 +264,21 @@ class Check:
             for birth in {birth for birth, number in frames.frames() if (birth, number) not in there} - known_bad:
                 lost[birth].append(manifest.summary.id)
         for birth, snapshots in lost.items():
-            hint = "restore the pack from a copy"
+            hint = f"{COPY_BACK}; what the sources still hold, 'opsd backup' stores anew"
             text = "a pack born with this id is missing, or what is there no longer holds all of it"
             self._found.problems.append(
                 Problem(object=f"packs (born {birth.hex()})", problem=text, snapshots=tuple(snapshots), hint=hint)
             )
 
     def _chosen(self, packs: list[ObjectInfo]) -> list[ObjectInfo]:
-        if not self._options.share:
-            return []
         packs.sort(key=lambda each: each.name)
-        count = (
-            len(packs) if self._options.share >= 1 else max(1, round(len(packs) * self._options.share)) if packs else 0
-        )
-        return sorted(random.Random(self._options.seed).sample(packs, count), key=lambda each: each.name)  # noqa: S311 - a sample, no secret
+        share = self._options.share
+        count = len(packs) if share >= 1 else max(1, round(len(packs) * share)) if packs and share else 0
+        sample = {each.name for each in random.Random(self._options.seed).sample(packs, count)}  # noqa: S311 - a sample, no secret
+        return [each for each in packs if each.name in sample or digest_of(each.name) in self._marked]
 
     def _read(self, packs: list[ObjectInfo], footers: Footers) -> None:
-        self._reporter.stage("data", sum(info.size for info in packs))
+        self._reporter.stage("data", Total(size=sum(info.size for info in packs)))
         reader = PackReader(self._place)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-check") as pool:
             for _ in pool.map(lambda info: self._read_pack(reader, info, footers.get(info.name)), packs):
@@ -298,7 +305,9 @@ class Check:
                 # What no key at hand opens may be what is hit.
                 hit = {(row.birth, row.number) for row in (*bad, *(unread if problem else ()))}
                 problem = problem or next(iter(bad.values()))
-                self._found.damaged[info.name] = _Damage(problem=problem, frames=frozenset(hit))
+                self._found.damaged[info.name] = Damage(problem=problem, frames=frozenset(hit))
+            elif not (problem or bad or unread) and footer:
+                self._found.proved.add(info.name)
         self._reporter.advance(size=count)
 
     def _bad_frames(
@@ -342,42 +351,8 @@ class Check:
         damage = self._found.damaged[name]
         paths: tuple[str, ...] = ()
         if manifests and self._decodes:
-            paths = tuple(islice(self._paths(manifests[0], catalog, damage, whole), _PATHS_NAMED))
-        hint = "heal it from a copy; else run 'opsd check --repair', so that the next backup stores anew what it held"
-        if not manifests:
-            hint = "no snapshot needs the damaged part; heal it from a copy, or run 'opsd check --repair'"
+            reader = self._repository.reader(manifests[0], catalog)
+            paths = tuple(islice(paths_hit(reader, damage, whole), _PATHS_NAMED))
+        hint = pack_advice(marked=digest_of(name) in self._marked, needed=bool(manifests))
         ids = tuple(each.summary.id for each in manifests)
         return Problem(object=name, problem=damage.problem, snapshots=ids, paths=paths, hint=hint)
-
-    def _paths(self, manifest: Manifest, catalog: Catalog, damage: _Damage, whole: Collection[Frame]) -> Iterator[str]:
-        """Some of the paths in a snapshot whose content stands in damaged frames."""
-        reader = self._repository.reader(manifest, catalog)
-        try:
-            for tree in reader.trees():
-                for folder in reader.folders(tree):
-                    for entry in folder.entries:
-                        if entry.type is EntryType.FILE and _is_hit(reader.blobs, entry, damage, whole):
-                            path = folder.path.rstrip(b"/") + b"/" + entry.name
-                            yield f"{tree.label}:{path.decode('utf-8', 'backslashreplace')}"
-        except (IntegrityError, KeyMissing):
-            yield "(the list of names itself is affected)"
-
-
-def _is_hit(blobs: BlobReader, entry: Entry, damage: _Damage, whole: Collection[Frame]) -> bool:
-    """Whether an entry's content stands in damaged frames, or can't be found because of them."""
-    try:
-        return damage.touches(_frames_of_entry(blobs, entry), whole)
-    except IntegrityError:
-        return True
-
-
-def _frames_of_entry(blobs: BlobReader, entry: Entry) -> FrameSet:
-    found = FrameSet()
-    for content in (entry.content, entry.pages):
-        for reference in () if content is None else blobs.references(content):
-            found.add(*reference.frame)
-            if content is entry.pages:
-                for page in decode_page_hunk(bytes(blobs.blob(reference))).pages():
-                    if page.birth is not None:
-                        found.add(page.birth, page.number >> 16)
-    return found

@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from opsd.cli.output import size
 from tests.support.command_line import Desk
 
 
@@ -141,3 +142,14 @@ def test_a_repository_that_is_full_of_something_else_is_not_written_to(desk: Des
     assert ran.code == 1
     assert "is the disk mounted" in ran.err
     assert list((tmp_path / "repository").iterdir()) == []
+
+
+def test_what_was_added_adds_up(desk: Desk) -> None:
+    desk.ok("init", "--json")
+    root = desk.tree()
+    shown = desk.ok("backup", str(root)).text
+    rows = {line.split("  ")[0]: line for line in shown.splitlines()}
+    own = rows["opsd's own"].split()[-2:]
+    taken = desk.ok("snapshots", "--json").json[0]
+    added = taken["added_bytes"] - sum(source["added_bytes"] for source in taken["sources"])
+    assert own == size(added).split()

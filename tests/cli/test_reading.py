@@ -149,3 +149,18 @@ def test_a_flipped_byte_exits_with_4_and_names_what_it_affects(desk: Desk) -> No
     assert pack.name in problem["object"]
     assert problem["snapshots"]
     assert any("large.bin" in path for path in problem["paths"])
+
+
+def test_a_check_that_can_not_begin_does_not_send_to_itself(desk: Desk) -> None:
+    desk.ok("init", "--json")
+    settings = next((desk.folder / "repository" / "settings").iterdir())
+    settings.chmod(0o600)
+    content = bytearray(settings.read_bytes())
+    content[-1] ^= 1
+    settings.write_bytes(content)
+    for command in (["check"], ["check", "--repair"]):
+        ran = desk.run(*command)
+        assert ran.code == 4, ran
+        assert "another copy of the repository" in ran.err
+        assert "opsd check" not in ran.err
+    assert "'opsd check'" in desk.run("snapshots").err

@@ -12,17 +12,26 @@ Frame = tuple[int, int]
 PACK_BYTES = 1000
 
 frames = st.tuples(st.integers(0, 3), st.integers(0, 5))
-packs = st.lists(st.tuples(st.lists(frames, max_size=8), st.booleans(), st.integers(0, 600)), max_size=8)
+packs = st.lists(st.tuples(st.lists(frames, max_size=8), st.booleans(), st.integers(0, 600), st.booleans()), max_size=8)
+Drawn = list[tuple[list[Frame], bool, int, bool]]
 
 
-def state(number: int, inside: list[Frame], *, settled: bool, padding: int = 0) -> PackState:
+def state(number: int, inside: list[Frame], *, settled: bool, padding: int = 0, damaged: bool = False) -> PackState:
     """A pack with frames of 50 bytes."""
     rows = tuple(
         FrameRow(bytes([birth]) * 16, frame, 1, 0, 1, 0, 100 + 50 * place, 50, 50, (BlobPlace(b"i" * 32, 0, 50),))
         for place, (birth, frame) in enumerate(inside)
     )
     row = PackRow(b"p" * 16, bytes([number]) * 32, 50 * len(rows) + 20 + padding, 10)
-    return PackState(pack=row, rows=rows, settled=settled)
+    return PackState(pack=row, rows=rows, settled=settled, damaged=damaged)
+
+
+def states_of(drawn: Drawn) -> list[PackState]:
+    """Packs as hypothesis drew them."""
+    return [
+        state(number, inside, settled=settled, padding=padding, damaged=damaged)
+        for number, (inside, settled, padding, damaged) in enumerate(drawn)
+    ]
 
 
 def needed_frames(wanted: set[Frame]) -> FrameSet:
@@ -41,13 +50,8 @@ def outcome(given_packs: list[PackState], wanted: set[Frame]) -> tuple[Liveness,
 
 
 @given(packs, st.sets(frames))
-def test_every_needed_frame_that_some_pack_holds_is_held_afterwards(
-    drawn: list[tuple[list[Frame], bool, int]], wanted: set[Frame]
-) -> None:
-    states = [
-        state(number, inside, settled=settled, padding=padding)
-        for number, (inside, settled, padding) in enumerate(drawn)
-    ]
+def test_every_needed_frame_that_some_pack_holds_is_held_afterwards(drawn: Drawn, wanted: set[Frame]) -> None:
+    states = states_of(drawn)
     held_before = {(row.birth, row.number) for each in states for row in each.rows}
     found, held = outcome(states, wanted)
     assert held >= {frame for frame in needed_frames(wanted).frames() if frame in held_before}
@@ -56,13 +60,8 @@ def test_every_needed_frame_that_some_pack_holds_is_held_afterwards(
 
 
 @given(packs, st.sets(frames))
-def test_a_settled_pack_without_needed_frames_is_dead_and_sizes_add_up(
-    drawn: list[tuple[list[Frame], bool, int]], wanted: set[Frame]
-) -> None:
-    states = [
-        state(number, inside, settled=settled, padding=padding)
-        for number, (inside, settled, padding) in enumerate(drawn)
-    ]
+def test_a_settled_pack_without_needed_frames_is_dead_and_sizes_add_up(drawn: Drawn, wanted: set[Frame]) -> None:
+    states = states_of(drawn)
     needed = needed_frames(wanted)
     found, _ = outcome(states, wanted)
     useless = {
@@ -73,6 +72,19 @@ def test_a_settled_pack_without_needed_frames_is_dead_and_sizes_add_up(
     assert useless <= {pack.digest for pack in found.dead}
     assert found.total_bytes == sum(each.pack.size for each in states) == found.live_bytes + found.dead_bytes
     assert 0 <= found.freed_bytes <= found.total_bytes
+
+
+@given(packs, st.sets(frames))
+def test_what_stands_in_a_damaged_pack_counts_as_standing_nowhere(drawn: Drawn, wanted: set[Frame]) -> None:
+    states = states_of(drawn)
+    sound = [each for each in states if not each.damaged]
+    before = {(row.birth, row.number) for each in sound for row in each.rows}
+    found, _ = outcome(states, wanted)
+    going = {pack.digest for pack in found.dead} | {each.pack.digest for each in found.rewrite}
+    after = {(row.birth, row.number) for each in sound if each.pack.digest not in going for row in each.rows}
+    after |= {(row.birth, row.number) for each in found.rewrite for row in each.rows}
+    assert after >= {frame for frame in needed_frames(wanted).frames() if frame in before}
+    assert not {each.pack.digest for each in states if each.damaged} & {each.pack.digest for each in found.rewrite}
 
 
 def test_of_two_packs_with_the_same_frames_exactly_one_goes() -> None:

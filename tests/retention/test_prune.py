@@ -11,6 +11,7 @@ from opsd.backup.snapshot import Planned
 from opsd.backup.work import Job, Result
 from opsd.clock import DAY, SECOND, FixedClock
 from opsd.errors import IntegrityError, KeyMissing, OpsdError, PruneRefused, TryLater
+from opsd.model import SnapshotSummary
 from opsd.repository.catalog import footer_of
 from opsd.repository.format import Kind, digest_of, name_for
 from opsd.repository.repository import Repository
@@ -22,6 +23,7 @@ from opsd.retention.prune import Prune, PruneOptions
 from opsd.retention.turn import Turn
 from opsd.storage.memory import MemoryStore
 from opsd.verify.check import Check, CheckOptions
+from opsd.verify.repair import repair
 from tests.support.engine import START, World, files, make_tree
 from tests.support.pruning import HOUR, Nights, noise, on_disk, prune
 
@@ -465,6 +467,43 @@ def test_a_damaged_pack_is_left_alone_and_told_and_its_bytes_get_no_fresh_name(n
     nights.later_prune()
     report = Check(nights.world.open(reader=True), CheckOptions(share=1.0)).run()
     assert {problem.object for problem in report.problems} == {victim.name}
+
+
+def marked_as_damaged(nights: Nights, snapshot: SnapshotSummary, place: int) -> set[str]:
+    """Damage the packs that only that snapshot needs, and have a check mark them; their names."""
+    world = nights.world
+    others = [each for each in world.open().manifests() if each.summary.id != snapshot.id]
+    shared = {birth for each in others for birth in frames_of(world.open(), each).births()}
+    own = set(frames_of(world.open(), world.open().find(snapshot.id)).births()) - shared
+    rows = {row.name for birth in own for row in world.open().catalog().objects[birth]}
+    assert rows
+    for name in rows:
+        nights.flip(name, place)
+    report = Check(world.open(reader=True), CheckOptions(share=1.0)).run()
+    assert set(repair(world.open(), report).packs) == rows
+    return rows
+
+
+@pytest.mark.parametrize("place", [-20, 30_000], ids=["footer", "frame"])
+def test_a_pack_marked_as_damaged_goes_once_no_snapshot_needs_it_and_its_mark_ends(nights: Nights, place: int) -> None:
+    nights.night()
+    lost = nights.night({"lost": noise(300_000, 60)})
+    (nights.tree / "lost").unlink()
+    nights.nights(1)
+    damaged = marked_as_damaged(nights, lost, place)
+    for _ in range(2):
+        nights.later_prune()
+        assert damaged <= names(nights, "packs/")
+        assert "damaged" in {mark.event for mark in nights.world.open().marks()}
+    nights.night({"night1": noise(30_000, 2000)})
+    prune(nights.world)
+    assert damaged <= names(nights, "packs/")
+    nights.later_prune()
+    assert not damaged & names(nights, "packs/")
+    nights.later_prune()
+    assert names(nights, "marks/") == set()
+    nights.require_truth()
+    assert healthy(nights.world)
 
 
 def test_a_marked_pack_whose_footer_breaks_stays_while_a_held_snapshot_may_need_it(nights: Nights) -> None:

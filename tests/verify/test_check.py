@@ -12,6 +12,7 @@ from opsd.repository.format import Kind, name_for
 from opsd.repository.frames import FrameKind, FrameRow
 from opsd.repository.manifest import encode_manifest
 from opsd.repository.run import frames_of
+from opsd.retention.holds import hold
 from opsd.storage.protocol import ObjectInfo
 from opsd.verify.check import Check, CheckOptions, CheckReport, Problem
 from tests.support.engine import files
@@ -305,3 +306,18 @@ def test_a_check_changes_nothing(nights: Nights) -> None:
     before = nights.objects()
     check(nights)
     assert nights.objects() == before
+
+
+@pytest.mark.parametrize(
+    "prefix", ["settings/", "keys/", "runs/", "marks/", "notes/", "index/", "snapshots/", "packs/"]
+)
+def test_no_advice_is_to_run_the_check_that_gives_it(nights: Nights, prefix: str) -> None:
+    prune(nights.world)
+    hold(nights.world.open(), nights.world.open().snapshots()[0], None, "evidence")
+    repository = nights.world.open(reader=True)
+    nights.flip(min(info.name for info in nights.store.list(prefix)), -1)
+    problem = only(Check(repository, CheckOptions(share=1.0)).run())
+    assert problem.object.startswith(prefix)
+    assert problem.hint
+    assert "run 'opsd check'" not in problem.hint
+    assert "copy" in problem.hint or "--repair" in problem.hint

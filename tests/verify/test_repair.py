@@ -4,8 +4,10 @@ import random
 from pathlib import Path
 
 from opsd.clock import DAY, FixedClock
-from opsd.verify.check import Check, CheckOptions
-from opsd.verify.repair import repair
+from opsd.repository.catalog import damaged_packs
+from opsd.repository.format import digest_of
+from opsd.verify.check import Check, CheckOptions, CheckReport
+from opsd.verify.repair import Repaired, repair
 from tests.support.engine import START, World, files, make_tree
 
 
@@ -46,3 +48,60 @@ def test_a_damaged_index_object_is_written_again(tmp_path: Path) -> None:
     assert repair(world.open(), report).index_objects == 1
     assert Check(world.open(), CheckOptions()).run().problems == ()
     assert world.contents() == {f"files:{tree}/a": b"x" * 9000}
+
+
+# The end of a mark
+
+
+def checked(world: World, *, share: float = 0.0, reader: bool = True) -> CheckReport:
+    return Check(world.open(reader=reader), CheckOptions(share=share)).run()
+
+
+def mended(world: World, *, share: float = 0.0, reader: bool = True) -> Repaired:
+    return repair(world.open(), checked(world, share=share, reader=reader))
+
+
+def marked(world: World) -> set[bytes]:
+    return set(damaged_packs(world.open().marks()))
+
+
+def spoilt(folder: Path) -> tuple[World, list[str]]:
+    """A world of several packs, two of them damaged and marked, and their names."""
+    world = World.new(folder / "world")
+    for number in range(3):
+        content = {f"f{number}": random.Random(number).randbytes(60_000)}
+        world.backup(files(make_tree(folder / "tree", content)))
+    names = [info.name for info in sorted(world.store.list("packs/"), key=lambda info: -info.size)[:2]]
+    for name in names:
+        flip(world, name, 30_000)
+    assert mended(world, share=1.0).packs == tuple(sorted(names))
+    return world, names
+
+
+def test_a_marked_pack_is_read_by_every_check_until_it_is_whole(tmp_path: Path) -> None:
+    world, names = spoilt(tmp_path)
+    report = checked(world)
+    assert {problem.object for problem in report.problems} == set(names)
+    assert report.packs_read == 2
+    assert mended(world) == Repaired(packs=(), whole=(), index_objects=0)
+    assert marked(world) == {digest_of(name) for name in names}
+
+
+def test_the_mark_of_a_pack_that_is_whole_again_ends_and_runs_rely_on_it(tmp_path: Path) -> None:
+    world, names = spoilt(tmp_path)
+    flip(world, names[0], 30_000)
+    assert mended(world).whole == (names[0],)
+    assert marked(world) == {digest_of(names[1])}
+    flip(world, names[1], 30_000)
+    assert mended(world).whole == (names[1],)
+    assert not list(world.store.list("marks/"))
+    assert checked(world).packs_read == 0
+    assert world.backup(files(tmp_path / "tree")).snapshot.added_bytes == 0
+
+
+def test_no_mark_ends_where_no_key_can_prove_the_frames(tmp_path: Path) -> None:
+    world, names = spoilt(tmp_path)
+    for name in names:
+        flip(world, name, 30_000)
+    assert mended(world, reader=False).whole == ()
+    assert marked(world) == {digest_of(name) for name in names}
