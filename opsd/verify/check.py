@@ -13,13 +13,11 @@ from itertools import islice
 from threading import Lock
 from typing import Final
 
-from opsd.errors import IntegrityError, KeyMissing, NewerFormat, ObjectDamaged, ObjectLost, ObjectNotFound, OpsdError
+from opsd.errors import IntegrityError, NewerFormat, ObjectDamaged, ObjectLost, ObjectNotFound, OpsdError
 from opsd.events import Reporter, Total
-from opsd.repository.blobs import PackReader
 from opsd.repository.catalog import Catalog, Place, damaged_packs, footer_of, load_catalog
-from opsd.repository.format import Kind, check_name, digest_of
-from opsd.repository.frames import FrameDamaged, FrameRow, open_frame
-from opsd.repository.index import IndexPart, PackRow, decode_index
+from opsd.repository.format import digest_of
+from opsd.repository.index import IndexPart, decode_index
 from opsd.repository.keys import decode_slot
 from opsd.repository.manifest import Manifest
 from opsd.repository.repository import Repository
@@ -30,12 +28,13 @@ from opsd.retention.survey import missing_numbers
 from opsd.storage.protocol import ObjectInfo
 from opsd.verify.advice import COPY_BACK, advice, pack_advice
 from opsd.verify.affected import Damage, Frame, paths_hit
+from opsd.verify.packs import Footer, PackProof
 
 _THREADS: Final = 2
 #: Paths named for a damaged pack at most.
 _PATHS_NAMED: Final = 10
 
-Footers = dict[str, tuple[PackRow, tuple[FrameRow, ...]]]
+Footers = dict[str, Footer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,54 +278,26 @@ class Check:
 
     def _read(self, packs: list[ObjectInfo], footers: Footers) -> None:
         self._reporter.stage("data", Total(size=sum(info.size for info in packs)))
-        reader = PackReader(self._place)
+        proof = PackProof(self._place, decodes=self._decodes)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-check") as pool:
-            for _ in pool.map(lambda info: self._read_pack(reader, info, footers.get(info.name)), packs):
+            for _ in pool.map(lambda info: self._read_pack(proof, info, footers.get(info.name)), packs):
                 pass
 
-    def _read_pack(
-        self, reader: PackReader, info: ObjectInfo, footer: tuple[PackRow, tuple[FrameRow, ...]] | None
-    ) -> None:
-        content = memoryview(bytearray(info.size))
+    def _read_pack(self, proof: PackProof, info: ObjectInfo, footer: Footer | None) -> None:
         try:
-            count = self._place.store.read_into(info.name, 0, content)
+            read = proof.read(info, footer)
         except ObjectNotFound:
             return
-        problem = None
-        try:
-            check_name(info.name, content[:count], Kind.PACK)
-        except (IntegrityError, NewerFormat) as error:
-            problem = getattr(error, "problem", str(error))
-        rows = footer[1] if footer else ()
-        bad, unread = self._bad_frames(reader, footer, content[:count]) if footer and self._decodes else ({}, set(rows))
         with self._found.lock:
-            self._bytes_read += count
-            if (problem or bad) and info.name not in self._found.damaged:
+            self._bytes_read += read.size
+            if (read.problem or read.bad) and info.name not in self._found.damaged:
                 # What no key at hand opens may be what is hit.
-                hit = {(row.birth, row.number) for row in (*bad, *(unread if problem else ()))}
-                problem = problem or next(iter(bad.values()))
+                hit = {(row.birth, row.number) for row in (*read.bad, *(read.unread if read.problem else ()))}
+                problem = read.problem or next(iter(read.bad.values()))
                 self._found.damaged[info.name] = Damage(problem=problem, frames=frozenset(hit))
-            elif not (problem or bad or unread) and footer:
+            elif not (read.problem or read.bad or read.unread) and footer:
                 self._found.proved.add(info.name)
-        self._reporter.advance(size=count)
-
-    def _bad_frames(
-        self, reader: PackReader, footer: tuple[PackRow, tuple[FrameRow, ...]], content: memoryview
-    ) -> tuple[dict[FrameRow, str], set[FrameRow]]:
-        """The frames that do not hold, and those that this ring has no key for."""
-        pack, rows = footer
-        bad: dict[FrameRow, str] = {}
-        unread = set()
-        for row in rows:
-            try:
-                open_frame(reader.keys(pack, row), row, content[row.offset : row.offset + row.stored_length])
-            except FrameDamaged as error:
-                bad[row] = f"the frame at byte {row.offset}: {error}"
-            except KeyMissing:
-                unread.add(row)
-            except ObjectDamaged as error:
-                bad[row] = error.problem
-        return bad, unread
+        self._reporter.advance(size=read.size)
 
     # What it affects
 
