@@ -242,6 +242,7 @@ class PackSpool:
         self._hash = hashlib.sha256()
         self.size = 0
         self._rows: list[bytes] = []
+        self._footer_bytes = 0
         self._blobs = 0
         self._write(encode_head(birth, sessions))
 
@@ -254,9 +255,17 @@ class PackSpool:
 
     def append(self, row: FrameRow, stored: memoryview) -> None:
         """Add a frame; `row.offset` and `row.stored_length` are set here."""
-        self._rows.append(encode_row(row._replace(offset=self.size, stored_length=len(stored))))
+        encoded = encode_row(row._replace(offset=self.size, stored_length=len(stored)))
+        self._rows.append(encoded)
+        self._footer_bytes += len(encoded)
         self._blobs += len(row.blobs)
         self._write(stored)
+
+    @property
+    def padding(self) -> int:
+        """How many bytes of padding it would get now."""
+        length = self.size + 4 + self._footer_bytes + BOX_OVERHEAD + TRAILER_BYTES
+        return padded(length) - length
 
     def finish(self, repository: bytes, index_key: bytes) -> StoredPack:
         """Pad, add the footer, and close; the file is then the whole object."""

@@ -35,6 +35,9 @@ _INDEX_EVERY: Final = 100_000
 #: A frame holds at most this many blobs, so that a number fits 16 bits.
 _BLOBS_LIMIT: Final = 8192
 
+#: Pages are read many at a time, so their frames may be larger by this factor: zstd finds more to save.
+_PAGE_FRAMES: Final = 3
+
 #: What is gathered apart, so that a listing is read without the data, and pages by themselves.
 DATA: Final = 0
 LISTING: Final = 1
@@ -187,7 +190,7 @@ class BlobWriter:
 
     def _place_blob(self, domain: DomainWriter, group: int, identity: bytes, content: memoryview) -> bytes:
         """Put a blob into a frame; the lock is held."""
-        limit = self._parameters.frame_bytes
+        limit = self._parameters.frame_bytes * (_PAGE_FRAMES if group == PAGES else 1)
         if len(content) * 2 >= limit:
             draft = self._draft(domain, group, len(content))
             address = draft.append(identity, content)
@@ -222,18 +225,29 @@ class BlobWriter:
         return bytearray(max(capacity, self._parameters.frame_bytes))
 
     def _open_pack(self) -> _OpenPack:
-        while len(self._packs) < _OPEN_PACKS:
-            birth = new_birth(self._clock.now())
-            self._packs.append(
-                _OpenPack(PackSpool(self._stem.with_name(f"{self._stem.name}-{birth.hex()}"), birth, self._sessions))
-            )
-        seat = random.randrange(_OPEN_PACKS)  # noqa: S311 - hides sizes from a watcher of the store; no key depends on it
-        pack = self._packs[seat]
-        if pack.spool.size >= self._parameters.pack_bytes or pack.frames >= 0xFFFF:
-            self._packs.pop(seat)
+        """One of two open packs at random. One that may be full waits aside until its last frames have been written."""
+        for pack in [pack for pack in self._packs if self._is_full(pack)]:
+            self._packs.remove(pack)
             self._retire(pack)
-            return self._open_pack()
-        return pack
+        taking = [pack for pack in self._packs if not (pack.pending and self._may_be_full(pack))]
+        while len(taking) < _OPEN_PACKS and len(self._packs) < 2 * _OPEN_PACKS:
+            birth = new_birth(self._clock.now())
+            path = self._stem.with_name(f"{self._stem.name}-{birth.hex()}")
+            taking.append(_OpenPack(PackSpool(path, birth, self._sessions)))
+            self._packs.append(taking[-1])
+        return random.choice(taking or self._packs)  # noqa: S311 - hides sizes from a watcher of the store; no key depends on it
+
+    def _may_be_full(self, pack: _OpenPack) -> bool:
+        """Whether a pack is large enough to be closed, with what is on its way into it."""
+        size = pack.spool.size + pack.pending * self._parameters.frame_bytes
+        return size >= self._parameters.pack_bytes * 3 // 4
+
+    def _is_full(self, pack: _OpenPack) -> bool:
+        """Whether a pack takes no more: once large enough where little would be padding, the larger the more; else at its size."""
+        limit, size = self._parameters.pack_bytes, pack.spool.size
+        if size >= limit or pack.frames >= 0xFFFF:
+            return True
+        return not pack.pending and pack.spool.padding <= (size - limit * 3 // 4) // 32
 
     # Sealing and putting
 

@@ -15,7 +15,7 @@ from tests.support.engine import START, World, files, make_tree
 
 #: Objects up to this size are tried byte by byte, larger ones at so many sampled places.
 SMALL_BYTES = 600
-SAMPLES = 48
+SAMPLES = 20
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import pytest
 
 from opsd.clock import FixedClock
 from opsd.model import Outcome
+from opsd.repository.catalog import footer_of
+from opsd.repository.settings import Parameters
 from opsd.retention.policy import Rules
 from opsd.retention.prune import Prune, PruneOptions
 from tests.support.engine import World, files, make_tree
@@ -43,6 +45,20 @@ def test_all_content_comes_back(tmp_path: Path, tree: Path) -> None:
     report = world.backup(files(tree))
     assert report.outcome is Outcome.COMPLETE
     assert world.contents() == on_disk(tree)
+
+
+def test_little_of_what_is_stored_is_padding(tmp_path: Path) -> None:
+    """Padmé adds up to a 32nd; packs are closed where it adds less."""
+    tree = make_tree(tmp_path / "tree", {f"f{number:03}": noise(90_000, number) for number in range(300)})
+    sizes = Parameters(pack_bytes=2 << 20, frame_bytes=64 << 10)
+    world = World.new(tmp_path / "world", parameters=sizes)
+    world.backup(files(tree))
+    place = world.open().place
+    packs = [footer_of(place, info) for info in place.store.list("packs/")]
+    used = sum(frame.stored_length for _, frames in packs for frame in frames)
+    stored = sum(pack.size - pack.footer_length for pack, _ in packs)
+    assert len(packs) > 8
+    assert stored - used < stored * 0.012
 
 
 def test_equal_files_are_stored_once(tmp_path: Path, tree: Path) -> None:
