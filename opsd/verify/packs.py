@@ -34,10 +34,11 @@ class PackRead:
 
 
 class PackProof:
-    """Reads packs, from several threads. Not `decodes`: only against their names."""
+    """Reads packs, from several threads. Not `decodes`: only against their names. `window` in bytes."""
 
-    def __init__(self, place: Place, *, decodes: bool) -> None:
+    def __init__(self, place: Place, *, decodes: bool, window: int = _WINDOW_BYTES) -> None:
         self._place = place
+        self._window = window
         self._reader = PackReader(place) if decodes else None
         self._local = threading.local()
 
@@ -74,7 +75,7 @@ class PackProof:
         """Stretches of the object in order; one begins anew where a frame did not end in the one before."""
         place = 0
         while place < info.size:
-            length = _WINDOW_BYTES
+            length = self._window
             if rows and rows[0].offset <= place:
                 length = max(length, rows[0].stored_length)
             window = self._buffer(min(length, info.size - place))
