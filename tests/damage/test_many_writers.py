@@ -1,5 +1,6 @@
 """Many writers at once, and prunes without any grace beside them: nothing that a complete snapshot needs is lost."""
 
+import os
 import random
 import threading
 from contextlib import suppress
@@ -19,7 +20,8 @@ from opsd.storage.folder import FolderStore
 from opsd.verify.check import Check, CheckOptions
 from tests.support.engine import PASSPHRASE, World, files
 
-WRITERS, ROUNDS, PRUNES = 4, 5, 12
+#: The quick form; scripts/torture takes two dozen.
+WRITERS, ROUNDS, PRUNES = (24, 5, 12) if "OPSD_TORTURE" in os.environ else (4, 5, 12)
 
 
 def change(root: Path, rng: random.Random) -> None:
@@ -44,6 +46,7 @@ def write(world: World, root: Path, seed: int, failures: list[BaseException]) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_nothing_is_lost_with_many_writers_and_prunes_at_once(tmp_path: Path) -> None:
     store = FolderStore.create(tmp_path / "repository")
     first = World.new(tmp_path / "first", store=store, clock=SystemClock(), passphrase=PASSPHRASE)
