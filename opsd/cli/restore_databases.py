@@ -89,7 +89,7 @@ def _show(chosen: Sequence[Chosen]) -> None:
 def _print(done: DatabaseRestored, options: DatabaseOptions) -> None:
     chosen = done.chosen
     if done.error:
-        output.note(f"opsd: {done.error}" + (f"\n      {done.error.hint}" if done.error.hint else ""))
+        output.error(done.error)
         return
     what = output.count(len(options.tables), "table") + " of " if options.tables else ""
     name = chosen.name if chosen.target == chosen.name else f"{chosen.name} as {chosen.target}"
