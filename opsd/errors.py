@@ -28,7 +28,10 @@ Promise: texts are lower case without a full stop, the remedy stands in `hint`, 
     └── TryLater                 75   not now: locked, or a hook said so
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+#: The next step where nothing better is known; a check says something else.
+RUN_CHECK: Final = "run 'opsd check' to see what it affects"
 
 
 class OpsdError(Exception):
@@ -67,7 +70,7 @@ class ObjectDamaged(IntegrityError):
     """An object does not match its name, its seal or its signature."""
 
     def __init__(self, name: str, problem: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{name} is damaged: {problem}", hint=hint or "run 'opsd check' to see what it affects")
+        super().__init__(f"{name} is damaged: {problem}", hint=hint or RUN_CHECK)
         self.name = name
         self.problem = problem
 
@@ -76,7 +79,7 @@ class ObjectLost(IntegrityError):
     """Something that a snapshot needs is in no listed object."""
 
     def __init__(self, name: str, problem: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{name} is missing: {problem}", hint=hint or "run 'opsd check' to see what it affects")
+        super().__init__(f"{name} is missing: {problem}", hint=hint or RUN_CHECK)
         self.name = name
         self.problem = problem
 

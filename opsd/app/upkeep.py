@@ -16,7 +16,7 @@ from opsd.retention.calendar import Kept, simulate
 from opsd.retention.holds import hold, release
 from opsd.retention.prune import Prune, PruneOptions, PrunePlan, PruneResult
 from opsd.settings import Settings
-from opsd.verify.advice import advice
+from opsd.verify.advice import hint_of
 from opsd.verify.check import Check, CheckOptions, CheckReport
 from opsd.verify.repair import Repaired, repair
 
@@ -117,7 +117,7 @@ def _advised() -> Iterator[None]:
     try:
         yield
     except (ObjectDamaged, ObjectLost) as error:
-        raise type(error)(error.name, error.problem, hint=advice(error.name)) from error
+        raise type(error)(error.name, error.problem, hint=hint_of(error, error.name)) from error
 
 
 def stats(session: Session) -> Stats:

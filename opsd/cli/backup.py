@@ -89,7 +89,7 @@ def _print(report: Report, listener: Listener, seconds: float) -> None:
     failed = {f"source {label}" for label in report.failures}
     output.warnings([warning for warning in listener.warnings if warning.subject not in failed])
     for error in report.failures.values():
-        output.note(f"opsd: {error}" + (f"\n      {error.hint}" if error.hint else ""))
+        output.error(error)
     output.table(_COLUMNS, _rows(report.snapshot))
     ended = "" if report.snapshot.complete else ", incomplete"
     added = output.size(report.snapshot.added_bytes)

@@ -13,7 +13,7 @@ from opsd.cli.options import access_options, described, session, snapshot_argume
 from opsd.errors import UsageError
 from opsd.model import EntryType
 from opsd.repository.reader import SnapshotReader
-from opsd.restore.browsing import Place, about, content, locate, shown
+from opsd.restore.browsing import Item, Place, about, content, locate, shown
 
 output_option = click.option(
     "-o", "--output", "file", metavar="FILE", type=click.Path(), help="Write to a new FILE, not to stdout."
@@ -70,12 +70,20 @@ def command(**given: Any) -> None:
         output.emit({"snapshot": reader.summary.id, "source": source, "path": path, "bytes": size})
 
 
+def _what(item: Item | None) -> str:
+    if item is None:
+        return "a folder"
+    leads = f" to {shown(item.entry.target)}" if item.entry.target is not None else ""
+    return f"a {output.type_name(item.entry).replace('_', ' ')}{leads}"
+
+
 def _write(reader: SnapshotReader, place: Place, given: dict[str, Any], target: IO[bytes]) -> tuple[str | None, int]:
     if place.path is None:
         return None, target.write(about(reader, given["part"]))
     _, item = locate(reader, place.path, given["sources"])
     if item is None or item.entry.type is not EntryType.FILE:
         raise UsageError(
-            f"{shown(place.path)} is no file", hint="'opsd export' writes folders as tar, 'opsd restore' gives all back"
+            f"{shown(place.path)} is {_what(item)}, no file",
+            hint="'opsd export' writes folders as tar, 'opsd restore' gives all back",
         )
     return item.source, sum(target.write(piece) for piece in content(reader, item))

@@ -1,12 +1,15 @@
 """`opsd diff`: what changed between two snapshots."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from opsd.cli import output
 from opsd.cli.options import access_options, described, session
-from opsd.restore.browsing import clean_path
+from opsd.errors import SnapshotUnknown, UsageError
+from opsd.repository.reader import SnapshotReader
+from opsd.restore.browsing import clean_path, locate
 from opsd.restore.difference import Change, difference
 
 _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "metadata": ("m", None)}
@@ -34,6 +37,8 @@ def command(**given: Any) -> None:
         repository = opened.open(reader=True)
         catalog = repository.catalog()
         old, new = (repository.reader(repository.find(given[name]), catalog) for name in ("old", "new"))
+        if under != b"/" or given["sources"]:
+            _refuse_unknown((old, new), under, given["sources"])
         for change in difference(old, new, under, given["sources"]):
             counts[change.kind] += 1
             if given["as_json"]:
@@ -45,6 +50,24 @@ def command(**given: Any) -> None:
         output.emit({"old": old.summary.id, "new": new.summary.id, "changes": changes, "counts": counts})
     else:
         output.line(", ".join(f"{number:,} {kind}" for kind, number in counts.items()))
+
+
+def _refuse_unknown(readers: Sequence[SnapshotReader], under: bytes, sources: tuple[str, ...]) -> None:
+    """A slip of the pen must not look as if nothing had changed.
+
+    Raises:
+        SnapshotUnknown: no snapshot has that path, or that source.
+    """
+    unknown = []
+    for reader in readers:
+        try:
+            locate(reader, under, sources)
+        except UsageError:
+            return  # Several sources have it.
+        except SnapshotUnknown as error:
+            unknown.append(error)
+    if len(unknown) == len(readers):
+        raise unknown[-1]
 
 
 def _as_json(change: Change) -> dict[str, Any]:

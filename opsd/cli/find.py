@@ -10,7 +10,7 @@ from opsd.app.session import Session
 from opsd.cli import output
 from opsd.cli.ls import as_json
 from opsd.cli.options import access_options, described, session
-from opsd.model import SnapshotSummary
+from opsd.model import EntryType, SnapshotSummary
 from opsd.restore.browsing import Item, search
 
 
@@ -68,5 +68,5 @@ def _matches(opened: Session, given: dict[str, Any]) -> "list[tuple[SnapshotSumm
 
 def _print(summary: SnapshotSummary, item: Item, zone: tzinfo) -> None:
     when = output.moment(summary.started, zone)
-    size = output.size(item.entry.size)
+    size = output.size(item.entry.size) if item.entry.type is EntryType.FILE else ""
     output.line(f"{summary.id[:8]}  {when}  {size:>10}  {item.source}:{output.quoted(item.path)}")

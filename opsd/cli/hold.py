@@ -5,10 +5,9 @@ from typing import Any
 import click
 
 from opsd import clock
-from opsd.app.times import parse_time
 from opsd.app.upkeep import hold_snapshot, release_snapshot
 from opsd.cli import output
-from opsd.cli.options import described, session, snapshot_argument
+from opsd.cli.options import described, moment, session, snapshot_argument
 from opsd.errors import UsageError
 
 
@@ -35,7 +34,7 @@ def command(**given: Any) -> None:
         if given["release"]:
             summary = release_snapshot(opened, given["snapshot"])
         else:
-            until = parse_time(given["until"], zone, opened.clock.now()) if given["until"] else None
+            until = moment(opened, given["until"])
             summary = hold_snapshot(opened, given["snapshot"], until, given["reason"])
     output.warnings(listener.warnings)
     ends = None if until is None else clock.iso(until, zone)

@@ -14,9 +14,12 @@ _KIT = """
       {third}
 
   Print this now and keep it off this machine. It opens the repository when
-  passphrase, configuration and host are gone: opsd restore --repository URL --kit
-  Whoever holds it reads everything. It is shown only this once and stored nowhere;
-  'opsd key add --new-kit' makes another.
+  passphrase, configuration and host are gone:
+
+      opsd restore --repository URL --kit --to DIR
+
+  Whoever holds it reads everything. It is shown only this once and stored
+  nowhere; 'opsd key add --new-kit' makes another.
 """
 
 
@@ -40,5 +43,7 @@ def command(**given: Any) -> None:
     output.line(f"created repository {identity[:16]} in {settings.repository}")
     groups = kit.split("-")
     rows = ("-".join(groups[start : start + 4]) for start in (0, 4, 8))
-    output.line(_KIT.format(repository=identity[:16], **dict(zip(("first", "second", "third"), rows, strict=True))))
+    kit = _KIT.format(repository=identity[:16], **dict(zip(("first", "second", "third"), rows, strict=True)))
+    for each in kit.splitlines():
+        output.line(each)
     output.line("next: opsd backup")

@@ -47,7 +47,7 @@ def list_(**given: Any) -> None:
         )
     else:
         rows = [
-            (slot.id[:12], slot.kind, output.moment(slot.created, zone), output.printable(slot.label)) for slot in found
+            (slot.id[:12], slot.kind, output.moment(slot.created, zone), output.plain(slot.label)) for slot in found
         ]
         output.table(_COLUMNS, rows)
 

@@ -1,20 +1,21 @@
 """The command `opsd`: finds the command's module, runs it, and turns whatever goes wrong into a few lines and an exit code.
 
 Promise: nothing heavy is imported before a command runs; no traceback for anything foreseeable. Exit codes: 0 done, 1 failed, 2
-usage or configuration, 3 done with warnings, 4 integrity, 75 try later; 130 after Ctrl-C and 143 after SIGTERM.
+usage or configuration, 3 done with warnings, 4 integrity, 75 try later; 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads our
+output any more.
 """
 
 import errno
 import importlib
-import json
 import os
+import select
 import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import click
@@ -47,6 +48,14 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came: everything ends as it does after Ctrl-C."""
 
 
+class PipeBroken(Exception):
+    """Carries a BrokenPipeError past click, which would end with 1 and not say a word, whatever the pipe was."""
+
+    def __init__(self, error: BrokenPipeError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 @dataclass(slots=True)
 class Invocation:
     """What was given before the command: the configuration's path."""
@@ -70,6 +79,13 @@ class Commands(click.Group):
         module = importlib.import_module(f"opsd.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise PipeBroken(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, from the table above."""
@@ -149,6 +165,8 @@ def _run(given: list[str]) -> int:
         return _fail(error, as_json=as_json)
     except (click.Abort, KeyboardInterrupt) as error:
         return _stopped(error)
+    except PipeBroken as error:
+        return _system(error.error, as_json=as_json)
     except OSError as error:
         return _system(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last place that can say what happened
@@ -164,16 +182,21 @@ def _usage(error: click.ClickException, *, as_json: bool) -> int:
 
 def _stopped(error: BaseException) -> int:
     if isinstance(error.__cause__ or error, Terminated):
-        _say("opsd: stopped by SIGTERM")
+        _output().note("opsd: stopped by SIGTERM")
         return 143
-    _say("opsd: stopped")
+    _output().note("opsd: stopped")
     return 130
+
+
+def _output() -> ModuleType:
+    """How answers look: help and completion need none of it."""
+    return importlib.import_module("opsd.cli.output")
 
 
 def _system(error: OSError, *, as_json: bool) -> int:
     """Something the operating system refused and no feature foresaw."""
-    if isinstance(error, BrokenPipeError) or error.errno == errno.EPIPE:
-        # Whoever read our output left, as `head` does; nothing must be flushed into the closed pipe at exit.
+    if isinstance(error, BrokenPipeError) and _reader_left():
+        # As `head` does; nothing must be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     names = ", ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes)))
@@ -183,17 +206,25 @@ def _system(error: OSError, *, as_json: bool) -> int:
         errno.EACCES: "run as a user who may",
         errno.EPERM: "run as a user who may",
         errno.EROFS: "choose a place that can be written to",
+        errno.EEXIST: "nothing is written over; name another file, or move that one away",
+        errno.ENOENT: "check the path",
+        errno.ENOTDIR: "check the path",
+        errno.EISDIR: "it is a folder; name a file",
     }
     text = f"{names}: {reason}" if names else reason
     return _fail(OpsdError(text, hint=hints.get(error.errno or 0)), as_json=as_json)
 
 
+def _reader_left() -> bool:
+    """Whether our standard output is a pipe that nobody reads (poll(2))."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
 def _fail(error: OpsdError, *, as_json: bool) -> int:
-    lines = error.mistakes if isinstance(error, ConfigurationError) else (str(error),)
-    for line in lines:
-        _say(f"opsd: {line}")
-    if error.hint:
-        _say(f"      {error.hint}")
+    output = _output()
+    output.error(error)
     if as_json:
         value: dict[str, Any] = {
             "kind": type(error).__name__,
@@ -203,7 +234,7 @@ def _fail(error: OpsdError, *, as_json: bool) -> int:
         }
         if isinstance(error, ConfigurationError):
             value["mistakes"] = list(error.mistakes)
-        click.echo(json.dumps({"error": value}, ensure_ascii=False))
+        output.emit({"error": value})
     return error.exit_code
 
 
@@ -219,7 +250,3 @@ def _bug(error: Exception, *, as_json: bool) -> int:
     hint = f"where it happened is written in {where}; nothing older than this run was touched"
     _fail(OpsdError(f"this is a bug in opsd: {type(error).__name__}: {error}", hint=hint), as_json=as_json)
     return 1
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

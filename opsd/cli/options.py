@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from opsd.app.session import Access, Session
+from opsd.app.times import parse_time
 from opsd.cli.main import HELP, Invocation
 from opsd.cli.progress import Listener, listening
+from opsd.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Given = Mapping[str, Any]
@@ -64,6 +66,29 @@ def ask(prompt: str) -> str:
 def asker() -> Callable[[str], str] | None:
     """How to ask the person, or None where there is no terminal."""
     return ask if sys.stdin.isatty() and sys.stderr.isatty() else None
+
+
+def confirm(opened: Session, show: Callable[[], None], *, unasked: bool) -> None:
+    """Show a plan and have the person type the host's name, which nobody types by habit.
+
+    Raises:
+        UsageError: nobody is there to type it, or it is another.
+    """
+    if unasked:
+        return
+    if asker() is None:
+        raise UsageError(
+            "a restore in place must be confirmed, and nobody is here to ask", hint="look at --plan, then give --yes"
+        )
+    show()
+    answer = click.prompt(f"To write over this, type the name of this host ({opened.settings.host})", err=True)
+    if answer != opened.settings.host:
+        raise UsageError("that is another name: nothing was changed", hint="give --yes to go on without being asked")
+
+
+def moment(opened: Session, text: str | None) -> int | None:
+    """A time as it was typed, in ns UTC; None where none was."""
+    return parse_time(text, opened.settings.zone, opened.clock.now()) if text else None
 
 
 def configuration_path() -> str | None:

@@ -18,13 +18,14 @@ from typing import Any, Final
 import click
 
 from opsd import clock
+from opsd.errors import ConfigurationError, OpsdError
 from opsd.events import Warning
 from opsd.model import Entry, EntryType, Outcome
 
 #: Warnings listed for a person; JSON has them all.
 WARNINGS_SHOWN: Final = 20
-#: What our own texts may hold beside printable characters: ends of lines and colours (ECMA-48, SGR).
-_LAYOUT: Final = re.compile(r"(\n|\x1b\[[0-9;]*m)")
+#: What our own lines may hold beside printable characters (ECMA-48, SGR).
+_COLOUR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _LETTERS: Final = {
     EntryType.FILE: stat.S_IFREG,
@@ -80,25 +81,33 @@ def count(number: int, one: str, many: str = "") -> str:
 
 
 def line(text: str = "") -> None:
-    """Lines of the answer; what can't be printed is escaped."""
+    """A line of the answer; what can't be printed is escaped."""
     click.echo(printable(text))
 
 
 def note(text: str) -> None:
-    """Lines beside the answer, on stderr."""
-    click.echo(printable(text), err=True)
+    """A line beside the answer, on stderr."""
+    click.echo(plain(text), err=True)
+
+
+def error(found: OpsdError) -> None:
+    """What went wrong, a line for each mistake of a configuration, and the next step below; on stderr."""
+    for each in found.mistakes if isinstance(found, ConfigurationError) else (str(found),):
+        note(f"opsd: {each}")
+    if found.hint:
+        note(f"      {found.hint}")
 
 
 def printable(text: str) -> str:
-    """The text without control characters, but for colours and ends of lines: a file's name must not move the cursor."""
+    """The text without control characters, but for colours: a file's name must neither move the cursor nor forge a line."""
     if text.isprintable():
         return text
-    pieces = _LAYOUT.split(text)
+    pieces = _COLOUR.split(text)
     return "".join(piece if place % 2 else plain(piece) for place, piece in enumerate(pieces))
 
 
 def plain(text: str) -> str:
-    """The text with escapes for all that can't be printed, ends of lines too: for what others have named."""
+    """The text with escapes for all that can't be printed, colours too: for what others have named."""
     return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
@@ -123,10 +132,10 @@ def _escaped(text: str) -> str:
 
 
 def paint(text: str, colour: str | None, *, bold: bool = False) -> str:
-    """Coloured text, if stdout is a terminal and NO_COLOR is not set."""
+    """Coloured text, if stdout is a terminal and NO_COLOR is not set; it brings no colours of its own."""
     if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
-        return text
-    return click.style(text, fg=colour, bold=bold)
+        return plain(text)
+    return click.style(plain(text), fg=colour, bold=bold)
 
 
 def outcome(value: Outcome, text: str = "") -> str:

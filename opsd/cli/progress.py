@@ -113,12 +113,12 @@ class Live(Listener):
 
     def stage(self, name: str, total: Total | None = None) -> None:
         """Begin anew."""
+        super().stage(name, total)
         if self._progress is None or self._task is None:
             self._progress = _live(self)
             self._task = self._progress.add_task("")
             self._progress.start()
         self._progress.reset(self._task)
-        super().stage(name, total)
 
     def show(self) -> None:
         """Tell rich, which measures the rate and draws at its own pace."""

@@ -14,7 +14,7 @@ from opsd.cli.output import Column
 from opsd.clock import SystemClock
 from opsd.errors import ConfigurationError, UsageError
 from opsd.retention.policy import DEFAULT_RULES
-from opsd.retention.prune import PrunePlan
+from opsd.retention.prune import PrunePlan, PruneResult
 from opsd.settings import DEFAULT_FILE, Settings
 
 _PLAN = (
@@ -70,12 +70,21 @@ def command(**given: Any) -> None:
         numbers = {name: getattr(done, name) for name in names}
         output.emit({**numbers, "waiting_until": waits, "snapshots": _verdicts(done.plan, zone)})
         return
-    output.line(
-        f"removed {output.count(done.swept_snapshots, 'snapshot')} and {output.size(done.swept_bytes)} that were marked before"
-    )
-    until = "" if done.waiting_until is None else f", to go after {output.moment(done.waiting_until, zone)}"
-    packs = output.count(done.marked_packs, "pack")
-    output.line(f"marked {output.count(done.marked_snapshots, 'snapshot')} and {packs}{until}")
+    _print(done, zone)
+
+
+def _print(done: PruneResult, zone: tzinfo) -> None:
+    """What was done; both halves are told only where there was anything to do."""
+    if done.swept_snapshots or done.swept_bytes:
+        gone = output.count(done.swept_snapshots, "snapshot")
+        output.line(f"removed {gone} and {output.size(done.swept_bytes)} that were marked before")
+    if done.waiting_until is None:
+        output.line(
+            f"nothing to mark: the rules keep what there is ({output.count(len(done.plan.snapshots), 'snapshot')})"
+        )
+        return
+    marked = f"{output.count(done.marked_snapshots, 'snapshot')} and {output.count(done.marked_packs, 'pack')}"
+    output.line(f"marked {marked}, to go after {output.moment(done.waiting_until, zone)}")
 
 
 def _verdicts(plan: PrunePlan, zone: tzinfo) -> list[dict[str, Any]]:
@@ -96,6 +105,9 @@ def _explain(plan: PrunePlan, zone: tzinfo, *, as_json: bool) -> None:
     freed = plan.liveness.freed_bytes
     if as_json:
         output.emit({"snapshots": _verdicts(plan, zone), "freed_bytes": freed})
+        return
+    if not plan.snapshots:
+        output.line("no snapshots yet: 'opsd backup' takes one")
         return
     rows = []
     for each in plan.snapshots:

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -10,9 +10,8 @@ import click
 from opsd.app import restores
 from opsd.app.restores import Prepared, Restored, RestoreOptions
 from opsd.app.session import Session
-from opsd.app.times import parse_time
 from opsd.cli import output
-from opsd.cli.options import access_options, asker, described, session
+from opsd.cli.options import access_options, confirm, described, moment, session
 from opsd.errors import UsageError
 from opsd.restore.browsing import Place
 from opsd.restore.plan import Plan
@@ -97,7 +96,7 @@ def command(**given: Any) -> int:
             opened,
             options,
             prepared,
-            lambda plan: confirm(opened, lambda: _show_plan(prepared, plan, as_json=False), given),
+            lambda plan: confirm(opened, lambda: _show_plan(prepared, plan, as_json=False), unasked=given["yes"]),
         )
     output.warnings(listener.warnings)
     if given["as_json"]:
@@ -133,7 +132,7 @@ def _refuse_nonsense(given: Mapping[str, Any]) -> None:
 def _options(opened: Session, given: Mapping[str, Any]) -> RestoreOptions:
     return RestoreOptions(
         place=Place.parse(given["snapshot"]),
-        before=moment(opened, given),
+        before=moment(opened, given["at"]),
         sources=given["sources"],
         patterns=given["patterns"],
         target=None if given["in_place"] else given["target"],
@@ -143,29 +142,6 @@ def _options(opened: Session, given: Mapping[str, Any]) -> RestoreOptions:
         safety=not given["no_safety_snapshot"],
         overwrite=given["overwrite"],
     )
-
-
-def moment(opened: Session, given: Mapping[str, Any]) -> int | None:
-    """What --at says, in ns UTC."""
-    return parse_time(given["at"], opened.settings.zone, opened.clock.now()) if given["at"] else None
-
-
-def confirm(opened: Session, show: Callable[[], None], given: Mapping[str, Any]) -> None:
-    """Show the plan and have the person type the host's name, which nobody types by habit.
-
-    Raises:
-        UsageError: nobody is there to type it, or it is another.
-    """
-    if given["yes"]:
-        return
-    if asker() is None:
-        raise UsageError(
-            "a restore in place must be confirmed, and nobody is here to ask", hint="look at --plan, then give --yes"
-        )
-    show()
-    answer = click.prompt(f"To write over this, type the name of this host ({opened.settings.host})", err=True)
-    if answer != opened.settings.host:
-        raise UsageError("that is another name: nothing was changed", hint="give --yes to go on without being asked")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -8,10 +8,9 @@ from typing import Any
 
 from opsd.app.databases import Chosen, DatabaseOptions, DatabaseRestored, choose, restore_databases
 from opsd.cli import output
-from opsd.cli.options import session
+from opsd.cli.options import confirm, moment, session
 from opsd.cli.output import Column
 from opsd.cli.progress import Listener
-from opsd.cli.restore import confirm, moment
 from opsd.errors import OpsdError
 from opsd.restore.browsing import Place
 
@@ -35,7 +34,7 @@ def run(given: Mapping[str, Any]) -> int:
         drop_old=given["no_safety_snapshot"],
     )
     with session(given) as (opened, listener):
-        reader = opened.snapshot(Place.parse(given["snapshot"]).snapshot, moment(opened, given))
+        reader = opened.snapshot(Place.parse(given["snapshot"]).snapshot, moment(opened, given["at"]))
         chosen = choose(reader, options)
         identity = reader.summary.id
         if given["only_plan"]:
@@ -45,7 +44,7 @@ def run(given: Mapping[str, Any]) -> int:
                 _show(chosen)
             return 0
         if options.in_place:
-            confirm(opened, lambda: _show(chosen), given)
+            confirm(opened, lambda: _show(chosen), unasked=given["yes"])
         done = list(restore_databases(opened, reader, chosen, options))
     return _end(identity, done, options, listener, as_json=given["as_json"])
 
@@ -89,7 +88,7 @@ def _show(chosen: Sequence[Chosen]) -> None:
 def _print(done: DatabaseRestored, options: DatabaseOptions) -> None:
     chosen = done.chosen
     if done.error:
-        output.note(f"opsd: {done.error}" + (f"\n      {done.error.hint}" if done.error.hint else ""))
+        output.error(done.error)
         return
     what = output.count(len(options.tables), "table") + " of " if options.tables else ""
     name = chosen.name if chosen.target == chosen.name else f"{chosen.name} as {chosen.target}"

@@ -90,7 +90,12 @@ def command(**given: Any) -> None:
     elif found:
         _print(found, zone)
     else:
-        output.line("no snapshots yet: 'opsd backup' takes one")
+        output.line(_none(given))
+
+
+def _none(given: dict[str, Any]) -> str:
+    asked = " and ".join(f"{name} {given[name]}" for name in ("host", "job") if given[name])
+    return f"no snapshot of {asked}" if asked else "no snapshots yet: 'opsd backup' takes one"
 
 
 def _print(found: Sequence[SnapshotSummary], zone: tzinfo) -> None:

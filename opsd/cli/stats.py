@@ -44,12 +44,12 @@ def command(**given: Any) -> None:
         return
     output.line(f"repository {found.repository[:16]}, created {output.moment(found.created, zone)}")
     marked = f", {found.marked} of them marked by prune" if found.marked else ""
-    output.line(f"{output.count(found.snapshots, 'snapshot')} of {', '.join(found.hosts) or 'no host yet'}{marked}")
+    whose = f" of {', '.join(found.hosts)}{marked}" if found.hosts else ""
+    output.line(f"{output.count(found.snapshots, 'snapshot')}{whose}")
     output.table(_COLUMNS, [(kind, f"{count:,}", output.size(size)) for kind, count, size in found.objects])
-    output.line(
-        f"stored {output.size(found.stored_bytes)}; the latest snapshot restores to {output.size(found.latest_bytes)}"
-    )
-    if found.stored_bytes:
+    latest = f"; the latest snapshot restores to {output.size(found.latest_bytes)}" if found.latest_bytes else ""
+    output.line(f"stored {output.size(found.stored_bytes)}{latest}")
+    if found.all_bytes and found.stored_bytes:
         output.line(
             f"all snapshots together hold {output.size(found.all_bytes)}, {found.all_bytes / found.stored_bytes:.1f} times what is stored"
         )

@@ -6,7 +6,8 @@ only to learn who signed. docs/format.md, Objects and names.
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
@@ -134,6 +135,19 @@ def check_name(name: str, content: Bytes, kind: Kind) -> None:
     if hashlib.sha256(content).digest() != digest_of(name):
         raise ObjectDamaged(name, "its bytes do not match its name")
     check_header(name, content, kind)
+
+
+@contextmanager
+def parsing(name: str, what: str = "it") -> Iterator[None]:
+    """Take decoded values from an object: what is missing or of another kind makes it damaged.
+
+    Raises:
+        ObjectDamaged: `what` of that name can't be parsed.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ObjectDamaged(name, f"{what} can't be parsed") from error
 
 
 def pack_map(value: Any) -> bytes:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.hpke import (
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from opsd.errors import KeyMissing, ObjectDamaged
-from opsd.repository.format import HEADER_BYTES, Kind, Map, check_name, header, pack_map, unpack_map
+from opsd.repository.format import HEADER_BYTES, Kind, Map, check_name, header, pack_map, parsing, unpack_map
 from opsd.repository.seal import NotAuthentic, seal, subkey, unseal
 from opsd.repository.signing import PublicKey, SigningKey
 
@@ -214,7 +214,7 @@ def decode_secrets(name: str, plain: bytes) -> Keyring:
         ObjectDamaged: it is no such map.
     """
     value = unpack_map(name, plain)
-    try:
+    with parsing(name, "its keys"):
         roles = value["roles"]
         signing = SigningKey.from_map(value["signing"]) if "signing" in value else None
         return Keyring(
@@ -230,8 +230,6 @@ def decode_secrets(name: str, plain: bytes) -> Keyring:
                 for domain in value.get("domains", ())
             },
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ObjectDamaged(name, "its keys can't be parsed") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from opsd.repository.format import (
     digest_of,
     encode_signed,
     pack_map,
+    parsing,
     unpack_map,
 )
 from opsd.repository.keys import DEFAULT_DOMAIN, Keyring
@@ -90,16 +91,15 @@ def open_section(ring: Keyring, name: str, section: Section) -> ReaderPart | Non
         ObjectDamaged: it was altered.
     """
     session = section.session
-    try:
-        key = ring.open_session(session.domain, session.pair, session.sealed)
-        if key is None:
-            return None
-        value = unpack_map(name, open_box(key, b"manifest", ring.repository, section.content))
+    with parsing(name, "its part for readers"):
+        try:
+            key = ring.open_session(session.domain, session.pair, session.sealed)
+            if key is None:
+                return None
+            value = unpack_map(name, open_box(key, b"manifest", ring.repository, section.content))
+        except NotAuthentic as error:
+            raise ObjectDamaged(name, "its part for readers was altered") from error
         return ReaderPart(trees=tuple(_tree(each) for each in value["sources"]), about=value.get("about", {}))
-    except NotAuthentic as error:
-        raise ObjectDamaged(name, "its part for readers was altered") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ObjectDamaged(name, "its part for readers can't be parsed") from error
 
 
 def _tree(value: Map) -> SourceTree:
@@ -237,6 +237,9 @@ def decode_manifest(name: str, content: bytes, received: int, ring: Keyring, set
     check_requires(name, list(envelope.clear.get("requires", ())))
     try:
         sealed = unpack_map(name, open_box(ring.index(), b"snapshot", ring.repository, envelope.sealed))
+    except NotAuthentic as error:
+        raise ObjectDamaged(name, "its second part was altered") from error
+    with parsing(name):
         references = sealed["references"]
         return Manifest(
             summary=_summary(name, received, envelope.clear, sealed),
@@ -247,7 +250,3 @@ def decode_manifest(name: str, content: bytes, received: int, ring: Keyring, set
             page_maps={bytes(key): found for key, each in sealed["page_maps"].items() if (found := as_content(each))},
             sections=_decode_sections(name, envelope.sections),
         )
-    except NotAuthentic as error:
-        raise ObjectDamaged(name, "its second part was altered") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ObjectDamaged(name, "it can't be parsed") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from opsd.errors import ObjectDamaged
-from opsd.repository.format import Envelope, Kind, Map, decode_signed, encode_signed, pack_map, unpack_map
+from opsd.repository.format import Envelope, Kind, Map, decode_signed, encode_signed, pack_map, parsing, unpack_map
 from opsd.repository.keys import Keyring
 from opsd.repository.seal import NotAuthentic, box, open_box
 from opsd.repository.settings import RepositorySettings
@@ -122,7 +122,7 @@ class Signed:
             ObjectDamaged, NewerFormat.
         """
         clear = decode_signed(name, content, Kind.RUN, self.ring.repository, self._verify("writer")).clear
-        try:
+        with parsing(name):
             return RunEvent(
                 run=bytes(clear["run"]),
                 writer=bytes(clear["writer"]),
@@ -131,8 +131,6 @@ class Signed:
                 time=int(clear["time"]),
                 received=received,
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ObjectDamaged(name, "it can't be parsed") from error
 
     def encode_mark(self, mark: Mark) -> bytes:
         """A mark object's bytes."""
@@ -155,7 +153,7 @@ class Signed:
         """
         envelope = decode_signed(name, content, Kind.MARK, self.ring.repository, self._verify("signer"))
         clear, sealed = envelope.clear, self._sealed(name, Kind.MARK, envelope.sealed)
-        try:
+        with parsing(name):
             return Mark(
                 name=name,
                 mark=bytes(clear["mark"]),
@@ -166,8 +164,6 @@ class Signed:
                 packs=tuple(sealed.get("packs", ())),
                 runs=tuple(sealed.get("runs", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ObjectDamaged(name, "it can't be parsed") from error
 
     def encode_note(self, note: Note) -> bytes:
         """A note object's bytes; what a hold says is sealed, what was dropped is in the clear."""
@@ -190,7 +186,7 @@ class Signed:
         """
         envelope = decode_signed(name, content, Kind.NOTE, self.ring.repository, self._verify("signer"))
         clear, sealed = envelope.clear, self._sealed(name, Kind.NOTE, envelope.sealed)
-        try:
+        with parsing(name):
             return Note(
                 name=name,
                 event=str(clear["event"]),
@@ -200,8 +196,6 @@ class Signed:
                 until=sealed.get("until"),
                 reason=str(sealed.get("reason", "")),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ObjectDamaged(name, "it can't be parsed") from error
 
 
 def open_runs(events: Sequence[RunEvent], ended: set[bytes]) -> dict[bytes, RunEvent]:

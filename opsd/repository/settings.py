@@ -15,6 +15,7 @@ from opsd.repository.format import (
     decode_signed,
     digest_of,
     encode_signed,
+    parsing,
 )
 from opsd.repository.keys import SealingKey
 from opsd.repository.signing import PublicKey, SigningKey
@@ -114,7 +115,7 @@ def _signers(values: Iterable[Map]) -> tuple[Signer, ...]:
 def _from_map(name: str, value: Map) -> RepositorySettings:
     check_requires(name, list(value.get("requires", ())))
     known = set(Parameters.__slots__)
-    try:
+    with parsing(name, "its settings"):
         return RepositorySettings(
             repository=bytes(value["repository"]),
             number=int(value["number"]),
@@ -133,8 +134,6 @@ def _from_map(name: str, value: Map) -> RepositorySettings:
             parameters=Parameters(**{key: int(each) for key, each in value["parameters"].items() if key in known}),
             requires=tuple(value.get("requires", ())),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ObjectDamaged(name, "its settings can't be parsed") from error
 
 
 def encode_settings(settings: RepositorySettings, owner: SigningKey) -> bytes:

@@ -5,6 +5,8 @@ Pure. Promise: no advice leads back to the command that gave it, and each says t
 
 from typing import Final
 
+from opsd.errors import RUN_CHECK, OpsdError
+
 COPY_BACK: Final = "copy it back from another copy of the repository"
 _BY_KIND: Final = {
     "settings": COPY_BACK,
@@ -18,8 +20,13 @@ _BY_KIND: Final = {
 }
 
 
+def hint_of(error: OpsdError, name: str) -> str | None:
+    """The next step about an object that could not be read: what the error knows, if it knows more than to run a check."""
+    return advice(name) if error.hint == RUN_CHECK else error.hint
+
+
 def advice(name: str) -> str:
-    """The next step about the object of that name."""
+    """The next step about a damaged object of that name."""
     return _BY_KIND.get(name.partition("/")[0], COPY_BACK)
 
 

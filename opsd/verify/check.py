@@ -13,7 +13,7 @@ from itertools import islice
 from threading import Lock
 from typing import Final
 
-from opsd.errors import IntegrityError, NewerFormat, ObjectDamaged, ObjectLost, ObjectNotFound, OpsdError
+from opsd.errors import IntegrityError, NewerFormat, ObjectDamaged, ObjectNotFound, OpsdError
 from opsd.events import Reporter, Total
 from opsd.repository.catalog import Catalog, Place, damaged_packs, footer_of, load_catalog
 from opsd.repository.format import digest_of
@@ -26,7 +26,7 @@ from opsd.repository.runs import Note
 from opsd.repository.settings import decode_settings
 from opsd.retention.survey import missing_numbers
 from opsd.storage.protocol import ObjectInfo
-from opsd.verify.advice import COPY_BACK, advice, pack_advice
+from opsd.verify.advice import COPY_BACK, hint_of, pack_advice
 from opsd.verify.affected import Damage, Frame, paths_hit
 from opsd.verify.packs import Footer, PackProof
 
@@ -88,8 +88,7 @@ class _Found:
         """Note an error as a problem, once."""
         named = name or getattr(error, "name", "")
         text = getattr(error, "problem", str(error))
-        hint = advice(named) if isinstance(error, (ObjectDamaged, ObjectLost)) else error.hint
-        problem = Problem(object=named, problem=text, hint=hint)
+        problem = Problem(object=named, problem=text, hint=hint_of(error, named))
         if problem not in self.problems:
             self.problems.append(problem)
 
@@ -190,7 +189,7 @@ class Check:
             except (IntegrityError, NewerFormat) as error:
                 identity = info.name.rpartition("-")[2]
                 text = getattr(error, "problem", str(error))
-                hint = advice(info.name) if isinstance(error, ObjectDamaged) else error.hint
+                hint = hint_of(error, info.name)
                 self._found.problems.append(Problem(object=info.name, problem=text, snapshots=(identity,), hint=hint))
             except ObjectNotFound:
                 continue

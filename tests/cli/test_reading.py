@@ -164,3 +164,26 @@ def test_a_check_that_can_not_begin_does_not_send_to_itself(desk: Desk) -> None:
         assert "another copy of the repository" in ran.err
         assert "opsd check" not in ran.err
     assert "'opsd check'" in desk.run("snapshots").err
+
+
+def test_an_empty_list_says_why_it_is_empty(taken: Desk, desk: Desk) -> None:
+    assert taken.ok("snapshots", "--job", "nope").text == "no snapshot of job nope\n"
+    desk.ok("init", "--json")
+    assert "'opsd backup'" in desk.ok("snapshots").text
+    assert "'opsd backup'" in desk.ok("prune", "--dry-run").text
+    assert "0.0 times" not in desk.ok("stats").text
+
+
+def test_a_diff_of_what_neither_has_is_no_empty_diff(taken: Desk) -> None:
+    first = taken.ok("snapshots", "--json").json[0]["id"]
+    for asked in (["/nope"], ["--source", "nope"]):
+        ran = taken.run("diff", first, "latest", *asked)
+        assert (ran.code, ran.out) == (1, b""), ran
+    assert taken.ok("diff", first, "latest", f"{taken.folder}/data/new.txt").text.startswith("+ ")
+    assert taken.ok("diff", "latest", first, f"{taken.folder}/data/new.txt").text.startswith("- ")
+
+
+def test_cat_of_a_symlink_says_where_it_leads(taken: Desk) -> None:
+    ran = taken.run("cat", f"latest:{taken.folder}/data/link")
+    assert ran.code == 2
+    assert "is a symlink to hello.txt, no file" in ran.err

@@ -71,3 +71,10 @@ def test_the_configuration_in_force_shows_no_secret(desk: Desk) -> None:
     text = desk.ok("config", "show").text
     assert "correct horse" not in text
     assert yaml.safe_load(text)["passphrase"] == {"file": f"{desk.folder}/passphrase"}
+
+
+def test_a_prune_with_nothing_to_do_says_why(desk: Desk) -> None:
+    desk.ok("init", "--json")
+    assert desk.ok("prune").text == "nothing to mark: the rules keep what there is (0 snapshots)\n"
+    desk.ok("backup", str(desk.tree()))
+    assert desk.ok("prune").text == "nothing to mark: the rules keep what there is (1 snapshot)\n"
