@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from opsd.errors import IntegrityError, KeyMissing, SnapshotUnknown
 from opsd.model import Content, Entry, Folder, SnapshotSummary, SourceTree
-from opsd.repository.allocation import share_one_heap
+from opsd.repository.allocation import keep_freed_memory, share_one_heap
 from opsd.repository.blobs import BlobReader, Frame
 from opsd.repository.catalog import Catalog, Place
 from opsd.repository.keys import DEFAULT_DOMAIN
@@ -141,6 +141,7 @@ class SnapshotReader:
                 yield entry
 
         share_one_heap()
+        keep_freed_memory()
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-read") as pool:
             window = _Window(self.blobs, pool, numbered())
             while window.next_entry():
