@@ -10,6 +10,11 @@ from functools import cache
 from typing import Final
 
 _M_ARENA_MAX: Final = -8
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+#: Any frame's buffer comes from the heap; so much that is free at its end is not given back to the system. Both in bytes.
+_MOST_FROM_HEAP: Final = 16 * 1024 * 1024
+_MOST_KEPT: Final = 64 * 1024 * 1024
 
 
 @cache
@@ -17,3 +22,15 @@ def share_one_heap() -> None:
     """Let later threads use the main heap. Call before they start."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the heap keep what is freed, mebibytes too, for the next who asks; else each one is fresh, and costs a fault a page.
+
+    Measured on a total restore of 1.7 GiB: a fifth of the time in which Python was held went to such faults.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _MOST_FROM_HEAP)
+        library.mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)

@@ -7,7 +7,7 @@ that holds it, then by the blob's id, before it counts as lost.
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from threading import Lock, local
 from typing import Final
 
 from opsd.errors import IntegrityError, KeyMissing, ObjectDamaged, ObjectLost, ObjectNotFound
@@ -23,6 +23,8 @@ from opsd.repository.seal import NotAuthentic
 #: Decoded frames kept, and footers kept.
 _FRAMES_KEPT: Final = 16
 _FOOTERS_KEPT: Final = 4096
+#: What a thread takes at once to read stored frames into; most fit.
+_LEAST_ROOM: Final = 2 * 1024 * 1024
 
 
 class Frame:
@@ -30,7 +32,7 @@ class Frame:
 
     __slots__ = ("plain", "row")
 
-    def __init__(self, row: FrameRow, plain: bytearray) -> None:
+    def __init__(self, row: FrameRow, plain: bytes) -> None:
         self.row = row
         self.plain = plain
 
@@ -50,6 +52,7 @@ class PackReader:
         self._opened: dict[bytes, bytes | None] = {}
         self._keys: dict[tuple[int, bytes], FrameKeys] = {}
         self._lock = Lock()
+        self._own = local()
 
     def rows(self, pack: PackRow) -> dict[tuple[bytes, int], FrameRow]:
         """A pack's frames by birth id and number.
@@ -116,12 +119,19 @@ class PackReader:
             ObjectDamaged, ObjectNotFound, KeyMissing, StorageError.
         """
         keys = self.keys(pack, row)
-        stored = bytearray(row.stored_length)
-        count = self._place.store.read_into(pack.name, row.offset, memoryview(stored))
+        stored = self._room(row.stored_length)
+        count = self._place.store.read_into(pack.name, row.offset, stored)
         try:
-            return Frame(row, open_frame(keys, row, memoryview(stored)[:count]))
+            return Frame(row, open_frame(keys, row, stored[:count]))
         except FrameDamaged as error:
             raise ObjectDamaged(pack.name, f"the frame at byte {row.offset}: {error}") from error
+
+    def _room(self, length: int) -> memoryview:
+        """So many bytes of this thread's own buffer, good until its next call."""
+        held: bytearray | None = getattr(self._own, "stored", None)
+        if held is None or len(held) < length:
+            held = self._own.stored = bytearray(max(length, _LEAST_ROOM))
+        return memoryview(held)[:length]
 
 
 class BlobReader:

@@ -14,7 +14,7 @@ import zstandard
 
 from opsd.repository.format import SUITE
 from opsd.repository.keys import Keyring
-from opsd.repository.seal import SEAL_OVERHEAD, NotAuthentic, keyed_hash, seal_into, subkey, unseal_into
+from opsd.repository.seal import SEAL_OVERHEAD, NotAuthentic, keyed_hash, seal_into, subkey, unseal, unseal_into
 
 ID_BYTES: Final = 32
 #: What a stored frame has beside its body.
@@ -136,7 +136,7 @@ class FrameDamaged(Exception):
     """A frame's bytes are not what its footer says; the pack's name is known to the caller."""
 
 
-def open_frame(keys: FrameKeys, row: "FrameRow", stored: memoryview) -> bytearray:
+def open_frame(keys: FrameKeys, row: "FrameRow", stored: memoryview) -> bytes:
     """The plain body, every blob's id computed again.
 
     Raises:
@@ -145,44 +145,46 @@ def open_frame(keys: FrameKeys, row: "FrameRow", stored: memoryview) -> bytearra
     if row.plain_length > FRAME_LIMIT or len(stored) != row.stored_length or len(stored) < FRAME_OVERHEAD:
         raise FrameDamaged("its length is wrong")
     frame_id = bytes(stored[:ID_BYTES])
-    if frame_id != keys.frame_id(b"".join(blob.id for blob in row.blobs)):
+    if frame_id != keys.frame_id(b"".join([blob.id for blob in row.blobs])):
         raise FrameDamaged("its id does not match its blobs")
-    plain = bytearray(row.plain_length)
-    body = memoryview(plain) if row.method == Method.RAW else _buffer("body", len(stored) - FRAME_OVERHEAD)
-    if len(body) != len(stored) - FRAME_OVERHEAD:
-        raise FrameDamaged("its length is wrong")
-    context = keys.context(row.kind, row.method, row.plain_length)
-    try:
-        unseal_into(keys.encryption_key(frame_id), context, stored[ID_BYTES:], body)
-    except NotAuthentic as error:
-        raise FrameDamaged("it was altered") from error
-    if row.method == Method.ZSTD:
-        _decompress(body, plain)
+    plain = _opened(keys, row, frame_id, stored[ID_BYTES:])
     _check_blobs(keys, row, plain)
     return plain
 
 
-def _decompress(body: memoryview, plain: bytearray) -> None:
-    """Into a buffer of the authenticated length; exactly that many bytes must come."""
+def _opened(keys: FrameKeys, row: "FrameRow", frame_id: bytes, sealed: memoryview) -> bytes:
+    """Of the authenticated length; what is compressed is decrypted into this thread's buffer first."""
+    key, context = keys.encryption_key(frame_id), keys.context(row.kind, row.method, row.plain_length)
     try:
-        with _decompressor().stream_reader(body, closefd=False) as reader:
-            filled = 0
-            view = memoryview(plain)
-            while filled < len(plain):
-                count = reader.readinto(view[filled:])
-                if not count:
-                    raise FrameDamaged("it is shorter than its footer says")
-                filled += count
-            if reader.read(1):
-                raise FrameDamaged("it is longer than its footer says")
+        if row.method == Method.ZSTD:
+            body = _buffer("body", len(sealed) - SEAL_OVERHEAD)
+            unseal_into(key, context, sealed, body)
+            return _decompress(body, row.plain_length)
+        plain = unseal(key, context, sealed)
+    except NotAuthentic as error:
+        raise FrameDamaged("it was altered") from error
+    if len(plain) != row.plain_length:
+        raise FrameDamaged("its length is wrong")
+    return plain
+
+
+def _decompress(body: memoryview, length: int) -> bytes:
+    """One zstd frame; exactly that many bytes must come, and more are not even made room for."""
+    try:
+        if zstandard.frame_content_size(body) not in {-1, length}:
+            raise FrameDamaged("its length is wrong")
+        plain: bytes = _decompressor().decompress(body, max_output_size=length or 1, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise FrameDamaged("it can't be decompressed") from error
+        raise FrameDamaged("it can't be decompressed to the length that its footer says") from error
+    if len(plain) != length:
+        raise FrameDamaged("it is shorter than its footer says")
+    return plain
 
 
-def _check_blobs(keys: FrameKeys, row: "FrameRow", plain: bytearray) -> None:
-    view = memoryview(plain)
-    for blob in row.blobs:
-        if keyed_hash(keys.blob_key, view[blob.offset : blob.offset + blob.length]) != blob.id:
+def _check_blobs(keys: FrameKeys, row: "FrameRow", plain: bytes) -> None:
+    view, key = memoryview(plain), keys.blob_key
+    for identity, offset, length in row.blobs:
+        if keyed_hash(key, view[offset : offset + length]) != identity:
             raise FrameDamaged("a blob in it does not match its id")
 
 

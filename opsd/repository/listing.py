@@ -25,6 +25,8 @@ _EVERY: Final = 4
 #: A folder of more entries is written in parts, cut after names whose CRC is a multiple of `_PART_EVERY`.
 _PART_EVERY: Final = 512
 
+_TYPES: Final = {int(each): each for each in EntryType}
+
 PathParts = tuple[bytes, ...]
 
 
@@ -88,11 +90,13 @@ def encode_entry(entry: Entry) -> list[Any]:
 def decode_entry(value: Sequence[Any]) -> Entry:
     """An entry from the format's array; TypeError, ValueError or KeyError if it is none."""
     name, kind, mode, uid, gid, mtime, size, content, more = value
+    if not more and (content is None or isinstance(content, bytes)):  # As nearly all are, and there are very many.
+        return Entry(name=name, type=_TYPES[kind], mode=mode, uid=uid, gid=gid, mtime=mtime, size=size, content=content)
     more = more or {}
     extents, device = more.get("extents"), more.get("device")
     return Entry(
         name=name,
-        type=EntryType(kind),
+        type=_TYPES[kind],
         mode=mode,
         uid=uid,
         gid=gid,

@@ -11,19 +11,19 @@ from typing import Final, NamedTuple, TypeVar
 
 from opsd.errors import IntegrityError, KeyMissing, SnapshotUnknown
 from opsd.model import Content, Entry, Folder, SnapshotSummary, SourceTree
-from opsd.repository.allocation import share_one_heap
+from opsd.repository.allocation import keep_freed_memory, share_one_heap
 from opsd.repository.blobs import BlobReader, Frame
 from opsd.repository.catalog import Catalog, Place
 from opsd.repository.keys import DEFAULT_DOMAIN
 from opsd.repository.listing import decode_hunk, decode_root, hunks_for
 from opsd.repository.manifest import Manifest, ReaderPart, open_section
 from opsd.repository.pagemap import decode_page_hunk
-from opsd.repository.references import Reference
+from opsd.repository.references import REFERENCE_BYTES, Reference, decode_references
 from opsd.repository.seal import keyed_hash
 
-#: Frames that may be scheduled ahead of the one being written, and pieces queued.
+#: Frames that may be scheduled ahead of the one being written, and stretches queued.
 _FRAMES_AHEAD: Final = 8
-_PIECES_AHEAD: Final = 4096
+_STRETCHES_AHEAD: Final = 4096
 _ZEROS: Final = bytes(1024 * 1024)
 _THREADS: Final = max(2, min(8, os.cpu_count() or 2))
 
@@ -38,18 +38,19 @@ class Extent(NamedTuple):
     length: int
 
 
-class Piece(NamedTuple):
-    """A blob on its way: its reference, its frame, and where its bytes belong."""
-
-    reference: Reference
-    frame: "Future[Frame]"
-    extents: tuple[Extent, ...]
+Piece = tuple[Reference, tuple[Extent, ...]]
 
 
-class Begin(NamedTuple):
-    """The next entry's pieces follow."""
+class Stretch(NamedTuple):
+    """The next part of an entry's content, as far as it stands in one frame; `begins`: the entry's first. No frame, no pieces.
 
-    entry: int
+    `error`: what comes after these pieces can't be had.
+    """
+
+    begins: bool
+    frame: "Future[Frame] | None"
+    pieces: list[Piece]
+    error: IntegrityError | None = None
 
 
 class SnapshotReader:
@@ -141,6 +142,7 @@ class SnapshotReader:
                 yield entry
 
         share_one_heap()
+        keep_freed_memory()
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-read") as pool:
             window = _Window(self.blobs, pool, numbered())
             while window.next_entry():
@@ -180,13 +182,18 @@ def _is_zero(descriptor: int, offset: int, length: int) -> bool:
     return True
 
 
-def _pieces(blobs: BlobReader, entry: Entry) -> Iterator[tuple[Reference, tuple[Extent, ...]]]:
+def _pieces(blobs: BlobReader, entry: Entry) -> Iterator[Piece]:
     """An entry's references, and where each one's bytes belong."""
     if entry.pages is not None:
         yield from _page_pieces(blobs, entry.pages, entry.size)
         return
     if entry.content is None:
         return
+    if len(entry.content) == REFERENCE_BYTES and isinstance(entry.content, bytes) and entry.extents is None:
+        (reference,) = decode_references(entry.content)
+        if reference.length == entry.size:  # As most files are: one blob.
+            yield reference, (Extent(0, 0, entry.size),)
+            return
     extents = entry.extents if entry.extents is not None else ((0, entry.size),)
     remaining = deque(extents)
     for reference in blobs.references(entry.content):
@@ -209,7 +216,7 @@ def _spread(length: int, remaining: deque[tuple[int, int]]) -> tuple[Extent, ...
     return tuple(found)
 
 
-def _page_pieces(blobs: BlobReader, pages: Content, size: int) -> Iterator[tuple[Reference, tuple[Extent, ...]]]:
+def _page_pieces(blobs: BlobReader, pages: Content, size: int) -> Iterator[Piece]:
     offset = 0
     for hunk_reference in blobs.references(pages):
         hunk = decode_page_hunk(bytes(blobs.blob(hunk_reference)))
@@ -225,65 +232,82 @@ def _page_pieces(blobs: BlobReader, pages: Content, size: int) -> Iterator[tuple
 
 
 class _Window:
-    """Pieces scheduled ahead of the one that is being consumed."""
+    """Stretches scheduled ahead of the one that is being consumed."""
 
     def __init__(self, blobs: BlobReader, pool: ThreadPoolExecutor, entries: Iterator[Entry]) -> None:
         self._blobs = blobs
         self._pool = pool
-        self._queue: deque[Piece | Begin | IntegrityError] = deque()
+        self._queue: deque[Stretch] = deque()
         self._frames: deque[Future[Frame]] = deque()
-        self._source = self._events(entries)
+        self._source = self._stretches(entries)
         self._ended = False
+        self._current = Stretch(True, None, [])
 
-    def _events(self, entries: Iterator[Entry]) -> Iterator[Piece | Begin | IntegrityError]:
-        for number, entry in enumerate(entries):
-            yield Begin(number)
+    def _stretches(self, entries: Iterator[Entry]) -> Iterator[Stretch]:
+        address: tuple[bytes, int] | None = None
+        last: Future[Frame] | None = None
+        for entry in entries:
+            begins, error = True, None
+            pieces: list[Piece] = []
             try:
-                for reference, extents in _pieces(self._blobs, entry):
-                    yield Piece(reference, self._blobs.schedule(self._pool, *reference.frame), extents)
-            except IntegrityError as error:
-                yield error
+                for piece in _pieces(self._blobs, entry):
+                    if piece[0].frame != address:
+                        if pieces:
+                            yield Stretch(begins, last, pieces)
+                            begins, pieces = False, []
+                        address = piece[0].frame
+                        last = self._blobs.schedule(self._pool, *address)
+                    pieces.append(piece)
+            except IntegrityError as failure:
+                error = failure
+            yield Stretch(begins, last if pieces else None, pieces, error)
 
     def _fill(self) -> None:
-        while not self._ended and len(self._frames) < _FRAMES_AHEAD and len(self._queue) < _PIECES_AHEAD:
-            event = next(self._source, None)
-            if event is None:
+        queue, frames = self._queue, self._frames
+        while not self._ended and len(frames) < _FRAMES_AHEAD and len(queue) < _STRETCHES_AHEAD:
+            stretch = next(self._source, None)
+            if stretch is None:
                 self._ended = True
                 return
-            self._queue.append(event)
-            if isinstance(event, Piece) and (not self._frames or self._frames[-1] is not event.frame):
-                self._frames.append(event.frame)
+            queue.append(stretch)
+            if stretch.frame is not None and (not frames or frames[-1] is not stretch.frame):
+                frames.append(stretch.frame)
 
-    def _take(self) -> Piece | Begin | IntegrityError | None:
+    def _take(self) -> Stretch | None:
         if not self._queue:
             self._fill()
         if not self._queue:
             return None
-        event = self._queue.popleft()
-        if isinstance(event, Piece):
-            while self._frames and self._frames[0] is not event.frame:
+        stretch = self._queue.popleft()
+        if stretch.frame is not None:
+            while self._frames and self._frames[0] is not stretch.frame:
                 self._frames.popleft()
         self._fill()
-        return event
+        return stretch
 
     def next_entry(self) -> bool:
         """Move to the next entry, passing over what is left of this one."""
-        while event := self._take():
-            if isinstance(event, Begin):
+        while stretch := self._take():
+            if stretch.begins:
+                self._current = stretch
                 return True
         return False
 
     def pieces(self) -> Iterator[tuple[int, memoryview]]:
         """Bytes of the entry that is being read."""
-        while True:
-            if not self._queue:
-                self._fill()
-            if not self._queue or isinstance(self._queue[0], Begin):
-                return
-            event = self._take()
-            if isinstance(event, IntegrityError):
-                raise event
-            if isinstance(event, Piece):
-                content = self._blobs.pick(event.reference, event.frame)
-                for extent in event.extents:
-                    yield extent.offset, content[extent.start : extent.start + extent.length]
+        stretch: Stretch | None = self._current
+        while stretch is not None:
+            if stretch.frame is not None:
+                for reference, extents in stretch.pieces:
+                    content = self._blobs.pick(reference, stretch.frame)
+                    for offset, start, length in extents:
+                        yield offset, content[start : start + length]
+            if stretch.error is not None:
+                raise stretch.error
+            stretch = self._continuation()
+
+    def _continuation(self) -> Stretch | None:
+        """The next stretch, if it is of the same entry."""
+        if not self._queue:
+            self._fill()
+        return self._take() if self._queue and not self._queue[0].begins else None

@@ -29,6 +29,7 @@ from opsd.restore.protocol import Pieces, SnapshotReader
 from opsd.restore.request import Overwrite, RestoreRequest
 from opsd.restore.result import Damage, Result
 from opsd.restore.standing import Standing, Standings
+from opsd.restore.writers import Writers
 from opsd.sources.roots import shown
 
 #: Listed entries that are looked at ahead of the content being written.
@@ -68,10 +69,10 @@ def apply(
         TryLater: another restore writes to the target.
     """
     trees = chosen(reader, request)
-    with marker.opened(request) as (root, resumed):
+    with marker.opened(request) as (root, resumed), Writers.begun() as writers:
         if resumed and request.overwrite is Overwrite.NEVER:
             request = replace(request, overwrite=Overwrite.DIFFERENT)
-        run = _Run(reader, request, root, resumed=resumed)
+        run = _Run(reader, request, root, writers, resumed=resumed)
         result = run.carry_out(trees, reporter, deletions if request.delete else ())
         if not request.in_place:
             marker.release(root)
@@ -92,7 +93,9 @@ class _Work:
 class _Run:
     """One restore under way."""
 
-    def __init__(self, reader: SnapshotReader, request: RestoreRequest, root: int, *, resumed: bool) -> None:
+    def __init__(
+        self, reader: SnapshotReader, request: RestoreRequest, root: int, writers: Writers, *, resumed: bool
+    ) -> None:
         self._reader = reader
         self._request = request
         self._root = root
@@ -104,7 +107,7 @@ class _Run:
         self._links = HardLinks(root, self._metadata, self._complaints)
         self._folders = Folders(root, self._metadata, self._complaints, self._finish)
         self._folders.replace = request.overwrite is not Overwrite.NEVER
-        self._entries = Entries(request, self._metadata, self._complaints, self._links)
+        self._entries = Entries(request, self._metadata, self._complaints, self._links, writers)
         self._waiting: deque[_Work] = deque()
         self._damaged: list[Damage] = []
         #: Folders where something else belongs: they go when it comes, or not at all.

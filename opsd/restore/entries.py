@@ -23,6 +23,7 @@ from opsd.restore.plan import KINDS, SETUID
 from opsd.restore.protocol import Pieces
 from opsd.restore.request import RestoreRequest
 from opsd.restore.standing import Standing
+from opsd.restore.writers import Writers
 
 _SETUID: Final = stat.S_ISUID | stat.S_ISGID
 _SQLITE: Final = b"SQLite format 3\0"  # https://sqlite.org/fileformat.html
@@ -33,11 +34,19 @@ _BEFORE: Final = b".before-restore"
 class Entries:
     """Makes entries for one restore, and counts them."""
 
-    def __init__(self, request: RestoreRequest, metadata: Metadata, complaints: Complaints, links: HardLinks) -> None:
+    def __init__(
+        self,
+        request: RestoreRequest,
+        metadata: Metadata,
+        complaints: Complaints,
+        links: HardLinks,
+        writers: Writers,
+    ) -> None:
         self._request = request
         self._metadata = metadata
         self._complaints = complaints
         self._links = links
+        self._writers = writers
         self._unmasked = ~_umask()
         self._who = (os.geteuid(), os.getegid())
         self._allowed: frozenset[bytes] = frozenset()
@@ -80,7 +89,7 @@ class Entries:
             self._complaints.not_created(path, error)
             return
         try:
-            self.bytes += files.fill(descriptor, entry, pieces)
+            self.bytes += self._writers.fill(descriptor, entry, pieces)
             self._settle(frame, descriptor, entry, placed, mode, path)
             if aside:
                 self._move(frame, placed, entry, standing, descriptor)

@@ -1,16 +1,13 @@
-"""Write files, links and nodes into open folders.
+"""Make and remove what stands in open folders: links, nodes, copies of files.
 
-Promise: what is made is new and never reached through a symlink; bytes go where the listing says, or the file is not whole and its
-writer hears an IntegrityError.
+Promise: what is made is new and never reached through a symlink.
 """
 
 import os
 import stat
 from typing import Final
 
-from opsd.errors import IntegrityError
 from opsd.model import Entry, EntryType
-from opsd.restore.protocol import Pieces
 
 NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_BYTES: Final = 8 * 1024 * 1024
@@ -24,31 +21,6 @@ TYPE_BITS: Final = {
     EntryType.CHARACTER_DEVICE: stat.S_IFCHR,
     EntryType.BLOCK_DEVICE: stat.S_IFBLK,
 }
-
-
-def fill(descriptor: int, entry: Entry, pieces: Pieces) -> int:
-    """Write a new file's content, holes kept; returns how many bytes that was.
-
-    Raises:
-        IntegrityError: there is more or less of it than the listing says.
-        OSError: it could not be written.
-    """
-    end = written = 0
-    size = entry.size
-    for offset, piece in pieces:
-        length = len(piece)
-        if offset < 0 or offset + length > size:
-            raise IntegrityError("its content reaches past its end", hint="run 'opsd check --read-data'")
-        done = os.pwrite(descriptor, piece, offset)
-        while done < length:
-            done += os.pwrite(descriptor, piece[done:], offset + done)
-        written += length
-        end = max(end, offset + length)
-    if entry.pages is None and written != held_bytes(entry):
-        raise IntegrityError("a part of its content is missing", hint="run 'opsd check --read-data'")
-    if end < size:
-        os.ftruncate(descriptor, size)
-    return written
 
 
 def held_bytes(entry: Entry) -> int:

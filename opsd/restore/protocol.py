@@ -10,7 +10,7 @@ from opsd.model import Entry, Folder, SourceTree
 
 Key = TypeVar("Key")
 
-#: Offset in the file, and verified bytes that stay valid until the next step.
+#: Offset in the file, and verified bytes that stay as they are for as long as they are held.
 Pieces = Iterator[tuple[int, memoryview]]
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from opsd.repository.frames import (
     sealed_frame,
 )
 from opsd.repository.keys import Keyring
-from opsd.repository.seal import keyed_hash
+from opsd.repository.seal import keyed_hash, seal
 from opsd.repository.signing import SigningKey
 
 OWNER = SigningKey(ed25519=b"\1" * 32, mldsa65=b"\2" * 32).public()
@@ -93,3 +94,43 @@ def test_blobs_under_other_ids_are_refused() -> None:
     row = FrameRow(b"b" * 16, 0, 1, method, 1, 0, 0, len(stored), 5, (wrong,))
     with pytest.raises(FrameDamaged, match="does not match its id"):
         open_frame(KEYS, row, memoryview(bytes(stored)))
+
+
+def compressed(body: bytes, length: int, blob: bytes) -> tuple[FrameRow, bytes]:
+    """A frame as somebody with the keys could write it: any compressed body, said to hold `length` bytes, under a blob's id."""
+    place = BlobPlace(keyed_hash(KEYS.blob_key, blob), 0, len(blob))
+    frame_id = KEYS.frame_id(place.id)
+    context = KEYS.context(FrameKind.BLOBS, Method.ZSTD, length)
+    stored = frame_id + seal(KEYS.encryption_key(frame_id), context, body)
+    return FrameRow(b"b" * 16, 0, 1, Method.ZSTD, 1, 0, 0, len(stored), length, (place,)), stored
+
+
+BLOB = b"some text " * 30
+PACKED = zstandard.ZstdCompressor().compress(BLOB)
+UNSIZED = zstandard.ZstdCompressor(write_content_size=False).compress(BLOB)
+
+
+@pytest.mark.parametrize("body", [PACKED, UNSIZED])
+def test_a_compressed_body_opens_whether_it_tells_its_length_or_not(body: bytes) -> None:
+    row, stored = compressed(body, len(BLOB), BLOB)
+    assert open_frame(KEYS, row, memoryview(stored)) == BLOB
+
+
+@pytest.mark.parametrize(
+    ("body", "length"),
+    [
+        (PACKED, len(BLOB) - 1),
+        (PACKED, len(BLOB) + 1),
+        (UNSIZED, len(BLOB) - 1),
+        (UNSIZED, len(BLOB) + 1),
+        (PACKED + PACKED, len(BLOB)),
+        (PACKED + b"x", len(BLOB)),
+        (PACKED[:-1], len(BLOB)),
+        (b"", len(BLOB)),
+        (b"no zstd frame at all", len(BLOB)),
+    ],
+)
+def test_a_compressed_body_of_any_other_length_is_refused(body: bytes, length: int) -> None:
+    row, stored = compressed(body, length, BLOB)
+    with pytest.raises(FrameDamaged):
+        open_frame(KEYS, row, memoryview(stored))
