@@ -13,7 +13,7 @@ from itertools import islice
 from threading import Lock
 from typing import Final
 
-from opsd.errors import IntegrityError, NewerFormat, ObjectDamaged, ObjectNotFound, OpsdError
+from opsd.errors import IntegrityError, NewerFormat, ObjectNotFound, OpsdError
 from opsd.events import Reporter, Total
 from opsd.repository.catalog import Catalog, Place, damaged_packs, footer_of, load_catalog
 from opsd.repository.format import digest_of
