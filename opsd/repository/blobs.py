@@ -30,16 +30,24 @@ _LEAST_ROOM: Final = 2 * 1024 * 1024
 class Frame:
     """A decoded frame: its row and plain bytes."""
 
-    __slots__ = ("plain", "row")
+    __slots__ = ("_plain", "row")
 
     def __init__(self, row: FrameRow, plain: bytes) -> None:
         self.row = row
-        self.plain = plain
+        self._plain = memoryview(plain)
 
-    def blob(self, place: int) -> memoryview:
-        """One blob's bytes."""
-        blob = self.row.blobs[place]
-        return memoryview(self.plain)[blob.offset : blob.offset + blob.length]
+    def blob(self, reference: Reference) -> memoryview:
+        """The bytes of the blob that a reference means.
+
+        Raises:
+            ObjectLost: its address leads to another blob.
+        """
+        place = reference.number & 0xFFFF
+        if place < len(self.row.blobs):
+            identity, offset, length = self.row.blobs[place]
+            if length == reference.length and identity.startswith(reference.id):
+                return self._plain[offset : offset + length]
+        raise ObjectLost(f"blob {reference.id.hex()[:16]}", "its address leads to another blob")
 
 
 class PackReader:
@@ -174,20 +182,20 @@ class BlobReader:
                 self._frames.popitem(last=False)
         return future
 
-    def pick(self, reference: Reference, frame: Future[Frame]) -> memoryview:
-        """The blob of a reference from its scheduled frame, or by its id from elsewhere.
+    def pick(self, reference: Reference, frame: Frame | Future[Frame]) -> memoryview:
+        """The blob of a reference from its frame, scheduled or there, or by its id from elsewhere.
 
         Raises:
             IntegrityError: it can't be had.
         """
         try:
-            return _pick(reference, frame.result())
+            return (frame if isinstance(frame, Frame) else frame.result()).blob(reference)
         except IntegrityError:
             address = self._catalog.index.find(reference.id)
             if address is None or address == reference.birth + reference.number.to_bytes(4, "little"):
                 raise
             number = int.from_bytes(address[16:], "little")
-            return _pick(reference._replace(birth=address[:16], number=number), self.find(address[:16], number >> 16))
+            return self.find(address[:16], number >> 16).blob(reference._replace(birth=address[:16], number=number))
 
     def blob(self, reference: Reference) -> memoryview:
         """One blob, at once."""
@@ -227,15 +235,3 @@ class BlobReader:
     def whole(self, content: Content) -> bytes:
         """A content as one piece; for what is known to be small."""
         return b"".join(self.blob(reference) for reference in self.references(content))
-
-
-def _pick(reference: Reference, frame: Frame) -> memoryview:
-    place = reference.number & 0xFFFF
-    blobs = frame.row.blobs
-    if (
-        place >= len(blobs)
-        or blobs[place].id[: len(reference.id)] != reference.id
-        or blobs[place].length != reference.length
-    ):
-        raise ObjectLost(f"blob {reference.id.hex()[:16]}", "its address leads to another blob")
-    return frame.blob(place)

@@ -18,7 +18,7 @@ from opsd.repository.keys import DEFAULT_DOMAIN
 from opsd.repository.listing import decode_hunk, decode_root, hunks_for
 from opsd.repository.manifest import Manifest, ReaderPart, open_section
 from opsd.repository.pagemap import decode_page_hunk
-from opsd.repository.references import REFERENCE_BYTES, Reference, decode_references
+from opsd.repository.references import REFERENCE_BYTES, Reference, decode_reference
 from opsd.repository.seal import keyed_hash
 
 #: Frames that may be scheduled ahead of the one being written, and stretches queued.
@@ -190,7 +190,7 @@ def _pieces(blobs: BlobReader, entry: Entry) -> Iterator[Piece]:
     if entry.content is None:
         return
     if len(entry.content) == REFERENCE_BYTES and isinstance(entry.content, bytes) and entry.extents is None:
-        (reference,) = decode_references(entry.content)
+        reference = decode_reference(entry.content)
         if reference.length == entry.size:  # As most files are: one blob.
             yield reference, (Extent(0, 0, entry.size),)
             return
@@ -242,6 +242,8 @@ class _Window:
         self._source = self._stretches(entries)
         self._ended = False
         self._current = Stretch(True, None, [])
+        self._last: Future[Frame] | None = None
+        self._held: Frame | Future[Frame]
 
     def _stretches(self, entries: Iterator[Entry]) -> Iterator[Stretch]:
         address: tuple[bytes, int] | None = None
@@ -298,13 +300,21 @@ class _Window:
         stretch: Stretch | None = self._current
         while stretch is not None:
             if stretch.frame is not None:
+                frame = self._awaited(stretch.frame)
                 for reference, extents in stretch.pieces:
-                    content = self._blobs.pick(reference, stretch.frame)
+                    content = self._blobs.pick(reference, frame)
                     for offset, start, length in extents:
-                        yield offset, content[start : start + length]
+                        yield offset, content if length == len(content) else content[start : start + length]
             if stretch.error is not None:
                 raise stretch.error
             stretch = self._continuation()
+
+    def _awaited(self, coming: Future[Frame]) -> Frame | Future[Frame]:
+        """The frame, waited for once; one that can't be had stays what it was, and says why when it is asked."""
+        if coming is not self._last:
+            self._last = coming
+            self._held = coming if coming.exception() else coming.result()
+        return self._held
 
     def _continuation(self) -> Stretch | None:
         """The next stretch, if it is of the same entry."""

@@ -38,6 +38,11 @@ def encode_reference(identity: bytes, length: int, address: bytes) -> bytes:
     return identity + length.to_bytes(4, "little") + address
 
 
+def decode_reference(content: bytes) -> Reference:
+    """The one reference in 56 bytes."""
+    return Reference(*_REFERENCE.unpack(content))
+
+
 def decode_references(content: bytes) -> Iterator[Reference]:
     """The references in n × 56 bytes.
 
