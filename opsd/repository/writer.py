@@ -102,6 +102,7 @@ class BlobWriter:
         self._lock = Lock()
         self._counting = Lock()
         self._packs: list[_OpenPack] = []
+        self._unstored: set[_OpenPack] = set()
         self._drafts: dict[tuple[int, int], _Draft] = {}
         self._new: dict[bytes, bytes] = {}
         self._stored: list[StoredPack] = []
@@ -140,6 +141,8 @@ class BlobWriter:
     def __exit__(self, *_: object) -> None:
         self._sealers.shutdown(wait=True, cancel_futures=True)
         self._putter.shutdown(wait=True, cancel_futures=True)
+        for pack in self._unstored:
+            pack.spool.discard()
         remove_spooled(self._stem)
 
     # Adding
@@ -224,9 +227,10 @@ class BlobWriter:
     def _open_pack(self) -> _OpenPack:
         while len(self._packs) < _OPEN_PACKS:
             birth = new_birth(self._clock.now())
-            self._packs.append(
-                _OpenPack(PackSpool(self._stem.with_name(f"{self._stem.name}-{birth.hex()}"), birth, self._sessions))
-            )
+            path = self._stem.with_name(f"{self._stem.name}-{birth.hex()}")
+            opened = _OpenPack(PackSpool(path, birth, self._sessions))
+            self._unstored.add(opened)
+            self._packs.append(opened)
         seat = random.randrange(_OPEN_PACKS)  # noqa: S311 - hides sizes from a watcher of the store; no key depends on it
         pack = self._packs[seat]
         if pack.spool.size >= self._parameters.pack_bytes or pack.frames >= 0xFFFF:
@@ -286,10 +290,12 @@ class BlobWriter:
         try:
             if not pack.frames:
                 pack.spool.discard()
+                self._unstored.discard(pack)
                 return
             stored = pack.spool.finish(self._place.ring.repository, self._place.ring.index())
             self._place.store.put(stored.name, pack.spool.path)
             pack.spool.path.unlink(missing_ok=True)
+            self._unstored.discard(pack)
             self._remember(stored)
         except BaseException as error:  # noqa: BLE001 - handed to the thread that adds
             self._error = self._error or error
