@@ -51,6 +51,8 @@ class TreeBackup:
         self._tree = tree
         self._read_bytes = 0
         self.result = Result(label=job.label, kind="files", roots=tree.roots)
+        # A database stored plainly before `sqlite` was set, say, is not known any more.
+        job.cache.depend_on(repr((options.sqlite, options.page_map)).encode())
         metadata = MetadataReader()
         self._fetcher = Fetcher(job.parameters.cut_min)
         self._entries = EntryStore(job, options, metadata, self._writers(image), self.result)
