@@ -26,7 +26,6 @@ from opsd.backup.lookup import (
     StoredPart,
 )
 from opsd.backup.reading import FileReader
-from opsd.backup.status import racy
 from opsd.backup.work import Job, Result
 from opsd.model import EntryType
 from opsd.repository.cutters import ContentWriter, PageWriter
@@ -156,12 +155,12 @@ class TreeBackup:
         for seen in prepared.entries:
             entry, more, identity = seen.entry, seen.extras, seen.identity
             if entry is None:
-                stored = self._entries.store(prepared.part.folder, seen)
+                stored = self._entries.store(prepared.part.folder, seen, prepared.began)
                 if stored is None:
                     lasting = False
                     continue
                 entry, more = stored.entry, stored.extras
-                if not stored.lasting or racy(seen.found, prepared.began):
+                if not stored.lasting:
                     identity, lasting = b"", False
             if more is not None:
                 extras[len(entries)] = more
