@@ -23,7 +23,7 @@ from opsd.repository.frames import BlobPlace, FrameKeys, FrameKind, FrameRow, se
 from opsd.repository.index import IndexEntry, IndexPart, PackRow, index_table, number_of, rows_and_entries
 from opsd.repository.keys import INDEX_DOMAIN, session_info
 from opsd.repository.packs import PackSpool, SealedSession, StoredPack, new_birth
-from opsd.repository.references import CONTENT_LIMIT, REFERENCE_BYTES, encode_reference
+from opsd.repository.references import CONTENT_LIMIT, REFERENCE_BYTES, FrameSet, encode_reference
 from opsd.repository.seal import keyed_hash
 from opsd.storage.protocol import ObjectInfo
 
@@ -178,13 +178,15 @@ class BlobWriter:
             domain, b"".join(self.add(domain, view[at : at + step], group) for at in range(0, len(view), step))
         )
 
-    def content(self, domain: DomainWriter, references: bytes) -> Content:
-        """A content of these references, through list blobs where there are over 1,000."""
+    def content(self, domain: DomainWriter, references: bytes, frames: FrameSet | None = None) -> Content:
+        """A content of these references, through list blobs where there are over 1,000, whose frames go into `frames`."""
         depth = 0
         step = CONTENT_LIMIT * REFERENCE_BYTES
         while len(references) > step:
             view = memoryview(references)
             references = b"".join(self.add(domain, view[at : at + step], LISTING) for at in range(0, len(view), step))
+            if frames is not None:
+                frames.add_references(references)
             depth += 1
         return (depth, references) if depth else references
 
