@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from opsd.repository.seal import keyed_hash, subkey
 
+#: Values of some kilobytes: in a table without row numbers each would begin a page of its own.
 _SCHEMA: Final = """
 DROP TABLE IF EXISTS sources;
 DROP TABLE IF EXISTS hunks;
@@ -24,7 +25,7 @@ CREATE TABLE sources (source BLOB PRIMARY KEY, snapshot BLOB NOT NULL) WITHOUT R
 CREATE TABLE hunks (
     id INTEGER PRIMARY KEY, source BLOB NOT NULL, digest BLOB NOT NULL, value BLOB NOT NULL, UNIQUE (source, digest));
 CREATE TABLE parts (
-    source BLOB NOT NULL, key BLOB NOT NULL, hunk INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (source, key)) WITHOUT ROWID;
+    source BLOB NOT NULL, key BLOB NOT NULL, hunk INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (source, key));
 """
 _VERSION: Final = 3
 _MAC_BYTES: Final = 8

@@ -145,6 +145,13 @@ def become_a_symlink(path: Path) -> None:
     path.symlink_to("aside")
 
 
+def lead_there_by_a_symlink(path: Path) -> None:
+    """To the very file, unchanged."""
+    path.parent.rename(path.parent.with_name("aside"))
+    path.parent.mkdir()
+    path.symlink_to("../aside/file")
+
+
 def become_a_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -163,24 +170,48 @@ def change_its_mode(path: Path) -> None:
         take_its_place,
         become_a_pipe,
         become_a_symlink,
+        lead_there_by_a_symlink,
         become_a_folder,
         change_its_mode,
         Path.unlink,
     ],
 )
 def test_what_is_not_as_it_was_found_is_not_given(scout: Scout, tmp_path: Path, meddle: Callable[[Path], None]) -> None:
-    path = tmp_path / "file"
+    path = tmp_path / "folder/file"
+    path.parent.mkdir()
     path.write_bytes(b"content")
     found = wanted(path)
-    os.utime(path, ns=(0, path.stat().st_mtime_ns))  # Moves the time of change beyond the clock's tick:
-    while path.stat().st_ctime_ns == found[5]:  # the kernel's clock moves on in some milliseconds.
-        os.utime(path, ns=(0, path.stat().st_mtime_ns))
-    found = wanted(path)
-    while True:  # So that what follows can't happen in the same tick.
-        (tmp_path / "tick").write_bytes(b"")
-        if (tmp_path / "tick").stat().st_ctime_ns > found[5]:
-            break
+    tick = tmp_path / "tick"
+    tick.touch()
+    while tick.stat().st_ctime_ns <= found[5]:  # What follows must not fall into the same tick of the clock.
+        tick.write_bytes(b"")
     meddle(path)
+    assert ask(scout, found) == [None]
+
+
+def make(path: Path, content: bytes) -> None:
+    """Without looking at the file, as Python's own functions do."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    os.write(descriptor, content)
+    os.close(descriptor)
+
+
+def test_another_file_of_the_same_moment_is_not_taken_for_the_one_that_was_found(scout: Scout, tmp_path: Path) -> None:
+    one, other = tmp_path / "one/file", tmp_path / "other/file"
+    one.parent.mkdir()
+    other.parent.mkdir()
+    for _ in range(1000):
+        # A kernel may give a finer time to what was looked at before.
+        one.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
+        make(one, b"content")
+        make(other, b"CONTENT")
+        found = wanted(one)
+        if wanted(other)[4:] == found[4:]:
+            break
+    one.parent.rename(tmp_path / "aside")
+    other.parent.rename(tmp_path / "one")
+    assert wanted(one)[4:] == found[4:]
     assert ask(scout, found) == [None]
 
 
