@@ -13,6 +13,7 @@ from opsd.backup.fetching import Fetched, Fetcher
 from opsd.backup.images import ImageRefused, Images
 from opsd.backup.lookup import MORE, EncodedEntry, Extras, Seen, link_key
 from opsd.backup.reading import SQLITE_HEADER, SQLITE_LEAST, Database, FileReader, PageMapped, Replaced
+from opsd.backup.status import racy
 from opsd.backup.work import Job, Result, shown, warn
 from opsd.events import Warning
 from opsd.model import Content, EntryType
@@ -37,7 +38,7 @@ _TYPES: Final = {
 
 
 class StoredEntry(NamedTuple):
-    """An entry as it is listed, what it needs besides its content, and whether it was still while it was read."""
+    """An entry as it is listed, what it needs besides its content, and whether that holds until the file changes."""
 
     entry: EncodedEntry
     extras: Extras | None = None
@@ -70,34 +71,40 @@ class EntryStore:
         self.user_name = metadata.owner_name
         self.group_name = metadata.group_name
         self._reader = FileReader(writers.content, writers.advance, look_for_sqlite=options.sqlite)
-        self._links: dict[tuple[int, int], StoredEntry] = {}
+        self._links: dict[bytes, StoredEntry] = {}
 
     def expect(self, folder: FoundFolder, seen: Seen) -> tuple[bytes, os.stat_result] | None:
         """What to read ahead for a file that must be read; None where that is no use."""
         found = seen.found
         if found.st_blocks * 512 < found.st_size or self._is_mapped(folder, seen.name):
             return None
-        if found.st_nlink > 1 and (found.st_dev, found.st_ino) in self._links:
+        if found.st_nlink > 1 and link_key(self._job.cache.hash, found) in self._links:
             return None
         return join(folder.real, seen.name), found
 
-    def store(self, folder: FoundFolder, seen: Seen) -> StoredEntry | None:
-        """Read and store an entry; None where it can't be had (told)."""
+    def store(self, folder: FoundFolder, seen: Seen, began: int) -> StoredEntry | None:
+        """Read and store an entry; None where it can't be had (told). `began`: ns UTC, before it was read."""
         found = seen.found
         kind = _TYPES.get(stat.S_IFMT(found.st_mode))
         if kind is None:
             self._skip(join(folder.path, seen.name), "it is of a type that no file system here knows")
             return None
-        if kind is not EntryType.FILE or found.st_nlink == 1:
-            return self._store(folder, seen, kind)
-        link = (found.st_dev, found.st_ino)
+        if kind is not EntryType.FILE or found.st_nlink <= 1:
+            return self._judged(self._store(folder, seen, kind), seen, began)
+        link = link_key(self._job.cache.hash, found)
         first = self._links.get(link)
         if first:
             return StoredEntry([seen.name, *first.entry[1:]], first.extras, first.lasting)
-        stored = self._store(folder, seen, kind)
+        stored = self._judged(self._store(folder, seen, kind), seen, began)
         if stored:
-            stored.entry[MORE] = {**(stored.entry[MORE] or {}), "link": link_key(self._job.cache.hash, found)}
+            stored.entry[MORE] = {**(stored.entry[MORE] or {}), "link": link}
             self._links[link] = stored
+        return stored
+
+    def _judged(self, stored: StoredEntry | None, seen: Seen, began: int) -> StoredEntry | None:
+        """It lasts only if nothing that it was made of may change again without showing it."""
+        if stored and stored.lasting and any(racy(each, began) for each in (seen.found, *seen.beside)):
+            return stored._replace(lasting=False)
         return stored
 
     def _store(self, folder: FoundFolder, seen: Seen, kind: EntryType) -> StoredEntry | None:
@@ -122,16 +129,20 @@ class EntryStore:
             content = self._job.blobs.add(self._job.domain, fetched.content)
             self._writers.advance(size)
         more = self._more(join(folder.path, seen.name), fetched.extra) if fetched.extra else None
-        return StoredEntry([*_head(seen, EntryType.FILE), seen.found.st_mtime_ns, size, content, more])
+        return StoredEntry([*_head(seen.name, EntryType.FILE, seen.found), size, content, more])
 
     def _told(self, folder: FoundFolder, seen: Seen, kind: EntryType) -> StoredEntry | None:
         """As `store`, for what was not read ahead: what goes wrong is told."""
         path, real = join(folder.path, seen.name), join(folder.real, seen.name)
         try:
-            more = self._more(path, self._metadata.read(real, seen.found))
-            if kind is not EntryType.FILE:
-                return StoredEntry([*_head(seen, kind), seen.found.st_mtime_ns, 0, None, more or None])
-            return self._file(seen, path, real, more)
+            extra = self._metadata.read(real, seen.found)
+            more = self._more(path, extra)
+            if kind is EntryType.FILE:
+                stored = self._file(seen, path, real, more)
+            else:
+                stored = StoredEntry([*_head(seen.name, kind, seen.found), 0, None, more or None])
+            # What could not be read is told each time, and may be readable to the next run.
+            return stored._replace(lasting=False) if extra and extra.unread else stored
         except FileNotFoundError:
             self._skip(path, "it vanished before it could be read")
         except Replaced:
@@ -160,7 +171,7 @@ class EntryStore:
             more["extents"] = [list(extent) for extent in read.extents]
         if read.pages is not None:
             more["pages"] = read.pages
-        entry = [*_head(seen, EntryType.FILE), read.status.st_mtime_ns, read.size, read.content, more or None]
+        entry = [*_head(seen.name, EntryType.FILE, read.status), read.size, read.content, more or None]
         extras = None
         if read.pages is not None or not isinstance(read.content, bytes):
             extras = (own.encode(), {self._map_key(path): read.pages} if read.pages is not None else {})
@@ -194,6 +205,5 @@ class EntryStore:
         warn(self._result, self._job.reporter, Warning(subject=shown(path), problem=problem, hint=hint))
 
 
-def _head(seen: Seen, kind: EntryType) -> list[Any]:
-    found = seen.found
-    return [seen.name, int(kind), stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid]
+def _head(name: bytes, kind: EntryType, status: os.stat_result) -> list[Any]:
+    return [name, int(kind), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns]

@@ -8,6 +8,7 @@ import mmap
 import os
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -54,7 +55,7 @@ class _Batch:
 
 
 class _Place(NamedTuple):
-    """Where a file is: the batch, its number in it, and where its bytes begin in the area."""
+    """Where a file is: the batch, its number in it, and where its bytes begin in the area; -1 for one that was only warmed."""
 
     batch: _Batch
     number: int
@@ -71,6 +72,7 @@ class Fetcher:
         self._view = memoryview(b"")
         self._descriptor = -1
         self._free = list(range(_AREAS))
+        self._refused = False
         self._expected = 0
         self._waiting: deque[_Batch] = deque()
         self._out: deque[_Batch] = deque()
@@ -87,18 +89,22 @@ class Fetcher:
             self._scouts.pop().close()
         self._view.release()
         if self._memory:
-            self._memory.close()
             os.close(self._descriptor)
+            # What was taken last may still be held, by the traceback of what went wrong: it goes with that.
+            with suppress(BufferError):
+                self._memory.close()
             self._memory = None
 
     def expect(self, files: Iterable[tuple[Path, os.stat_result]]) -> None:
         """These regular files will be read soon, in this order."""
+        if self._refused:
+            return
         for path, found in files:
             size = found.st_size
             small = size <= self._small
             batch = self._open_batch(size if small else 0)
+            self._places[path] = _Place(batch, len(batch.files), batch.bytes if small else -1)
             if small:
-                self._places[path] = _Place(batch, len(batch.files), batch.bytes)
                 batch.bytes += size
             else:
                 batch.warmed += min(size, WARM_BYTES)
@@ -115,7 +121,7 @@ class Fetcher:
         batch = place.batch
         while batch.scout is None or self._out[0] is not batch:
             self._retire()
-        attributes = self._answers(batch)[place.number]
+        attributes = self._answers(batch)[place.number] if place.offset >= 0 else None
         if attributes is None:
             return None
         start = batch.area * _BATCH_BYTES + place.offset
@@ -131,11 +137,11 @@ class Fetcher:
 
     def _pump(self) -> None:
         """Send out what waits, as long as there are areas to read it into."""
-        if self._expected < _WORTH or not self._waiting:
+        if self._expected < _WORTH or not self._waiting or self._refused:
             return
         if len(self._scouts) < _SCOUTS and (not self._scouts or len(self._waiting) > 1):
             self._start_scout()
-        while self._waiting and self._free:
+        while self._scouts and self._waiting and self._free:
             batch = self._waiting.popleft()
             batch.area = self._free.pop()
             batch.scout = self._scouts[batch.area % len(self._scouts)]
@@ -145,11 +151,29 @@ class Fetcher:
 
     def _start_scout(self) -> None:
         if self._memory is None:
-            self._descriptor = os.memfd_create("opsd-fetched", os.MFD_CLOEXEC)
-            os.ftruncate(self._descriptor, _AREAS * _BATCH_BYTES)
-            self._memory = mmap.mmap(self._descriptor, 0)
-            self._view = memoryview(self._memory)
+            try:
+                self._share_memory()
+            except OSError:
+                self._give_up()
+                return
         self._scouts.append(Scout(self._descriptor))
+
+    def _share_memory(self) -> None:
+        descriptor = os.memfd_create("opsd-fetched", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, _AREAS * _BATCH_BYTES)
+            self._memory = mmap.mmap(descriptor, 0)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        self._view = memoryview(self._memory)
+
+    def _give_up(self) -> None:
+        """There is no memory to share: nothing is read ahead."""
+        self._refused = True
+        self._waiting.clear()
+        self._places.clear()
 
     def _answers(self, batch: _Batch) -> list[Attributes | None]:
         """A batch's answers; those of earlier ones of the same scout come first."""

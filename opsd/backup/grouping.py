@@ -4,10 +4,12 @@ Promise: groups depend only on paths and numbers of entries, so an unchanged par
 a part covers every name and stat in it.
 """
 
+import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from opsd.backup.images import companions_of
 from opsd.backup.status import status_bytes
 from opsd.backup.work import Result
 from opsd.model import RootSummary
@@ -25,6 +27,8 @@ class Part:
     entries: list[Found]
     #: What must be equal for each entry to count as unchanged.
     statuses: list[bytes]
+    #: Journals by the name of their database; either may stand in another part.
+    companions: Mapping[bytes, tuple[os.stat_result, ...]]
     files: int
     digest: bytes
     key: bytes
@@ -45,8 +49,9 @@ class Grouping:
         count = 0
         for folder in self._tree.folders():
             self._result.folders += folder.part == 0
+            companions = companions_of(folder.entries)
             for cut in folder_parts([name for name, _ in folder.entries]):
-                part = self._part(folder, folder.entries[cut])
+                part = self._part(folder, cut, companions)
                 group.append(part)
                 count += len(part.entries)
                 if ends_hunk(folder.path, count):
@@ -64,7 +69,8 @@ class Grouping:
             for root, (files, size) in sorted(self._totals.items())
         )
 
-    def _part(self, folder: FoundFolder, entries: list[Found]) -> Part:
+    def _part(self, folder: FoundFolder, cut: slice, companions: Mapping[bytes, tuple[os.stat_result, ...]]) -> Part:
+        entries = folder.entries[cut]
         covered = [folder.path, b"\0", b"\1" if folder.complete else b"\0"]
         statuses = []
         files = size = 0
@@ -74,6 +80,8 @@ class Grouping:
             covered += (name, b"/", status)
             if found.st_nlink > 1:
                 covered.append(found.st_dev.to_bytes(8, "little"))
+            if companions and name in companions:
+                covered += map(status_bytes, companions[name])
             if stat.S_ISREG(found.st_mode):
                 files += 1
                 size += found.st_size
@@ -85,9 +93,9 @@ class Grouping:
                 totals[1] += size
             elif root.rpartition(b"/")[0] == folder.path.rstrip(b"/"):
                 _count_file(totals, root.rpartition(b"/")[2], entries)
-        first = entries[0][0] if entries and folder.part else b""
+        first = entries[0][0] if entries and (folder.part or cut.start) else b""
         digest, key = self._hash(b"".join(covered)), self._hash(folder.path + b"\0" + first)
-        return Part(folder, entries, statuses, files, digest, key)
+        return Part(folder, entries, statuses, companions, files, digest, key)
 
 
 def _count_file(totals: list[int], name: bytes, entries: list[Found]) -> None:

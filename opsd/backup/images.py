@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from opsd.backup.reading import FileReader, ReadFile
-from opsd.backup.status import status_bytes
 from opsd.model import Content
 from opsd.repository.cutters import PageWriter
 from opsd.sources.opening import open_file
-from opsd.sources.protocol import Found, Readable
-from opsd.sources.sqlite import PAGE_BYTES, companion_of, is_database
+from opsd.sources.protocol import Found, FoundFolder, Readable
+from opsd.sources.roots import join
+from opsd.sources.sqlite import COMPANIONS, PAGE_BYTES, companion_of, is_database
 
 #: Takes a database's image by its path on disk and lstat; None where it is no database in use and may be read plainly.
 ImageTaker = Callable[[bytes, os.stat_result], AbstractContextManager[Readable | None]]
 
 _HEADER_BYTES: Final = 16
-_ENDS: Final = (b"-wal", b"-shm", b"-journal")
+_JOURNALS: Final = (b"-wal", b"-journal")
 
 
 class ImageRefused(OSError):
@@ -55,21 +55,19 @@ class Images:
         return ReadFile(status=found, size=stored.size, pages=stored.content)
 
 
-def left_out(folder: bytes, found: Iterable[Found]) -> frozenset[bytes]:
-    """Names that are the journal or shared memory of a database beside them: the image holds what they mean."""
-    names = {name for name, _ in found}
-    beside = {name: base for name in names if name.endswith(_ENDS) and (base := companion_of(name)) in names}
-    return frozenset(name for name, base in beside.items() if _is_database(folder.rstrip(b"/") + b"/" + base))
+def left_out(folder: FoundFolder, entries: Iterable[Found]) -> frozenset[bytes]:
+    """Names that are the journal or shared memory of a database in the folder: the image holds what they mean."""
+    beside = {name: base for name, _ in entries if name.endswith(COMPANIONS) and (base := companion_of(name))}
+    names = {name for name, _ in folder.entries} if beside else set()
+    return frozenset(name for name, base in beside.items() if base in names and _is_database(join(folder.real, base)))
 
 
-def companions_of(found: Iterable[Found]) -> dict[bytes, bytes]:
-    """For a file with a journal beside it, the journal's stat: the database changes where its own stat does not."""
-    beside: dict[bytes, bytes] = {}
+def companions_of(found: Iterable[Found]) -> dict[bytes, tuple[os.stat_result, ...]]:
+    """For a file with journals beside it, their lstats: the database changes where its own does not."""
+    beside: dict[bytes, tuple[os.stat_result, ...]] = {}
     for name, status in found:
-        for suffix in (b"-wal", b"-journal"):
-            if name.endswith(suffix):
-                base = name.removesuffix(suffix)
-                beside[base] = beside.get(base, b"") + status_bytes(status)
+        if name.endswith(_JOURNALS) and (base := companion_of(name)):
+            beside[base] = (*beside.get(base, ()), status)
     return beside
 
 

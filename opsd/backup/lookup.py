@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opsd.backup.grouping import Part
-from opsd.backup.images import companions_of, left_out
+from opsd.backup.images import left_out
+from opsd.backup.status import status_bytes
 from opsd.backup.work import Job
 from opsd.model import Content, EntryType
 from opsd.repository.format import unpack_map
@@ -44,11 +45,15 @@ class Needs:
 
 @dataclass(slots=True)
 class Seen:
-    """An entry that was found: by which hash the cache knows it, and what it was stored as if that still holds."""
+    """An entry that was found: by which hash the cache knows it, and what it was stored as if that still holds.
+
+    `beside` are the lstats of a database's journals.
+    """
 
     name: bytes
     found: os.stat_result
     identity: bytes
+    beside: tuple[os.stat_result, ...] = ()
     entry: EncodedEntry | None = None
     extras: Extras | None = None
 
@@ -168,13 +173,14 @@ class Lookup:
         return prepared
 
     def _entries(self, part: Part, known: dict[bytes, tuple[EncodedEntry, Extras | None]]) -> list[Seen]:
-        companions = companions_of(part.entries)
-        beside_databases = left_out(part.folder.real, part.entries) if self._databases else frozenset[bytes]()
+        beside_databases = left_out(part.folder, part.entries) if self._databases else frozenset[bytes]()
         entries = []
         for (name, found), status in zip(part.entries, part.statuses, strict=True):
             if name in beside_databases:
                 continue
-            seen = Seen(name, found, self._hash(status + name + companions.get(name, b"")))
+            beside = part.companions.get(name, ())
+            identity = self._hash(b"".join((status, name, *map(status_bytes, beside))))
+            seen = Seen(name, found, identity, beside)
             if known and (each := known.get(seen.identity)) and self._still_stored(*each):
                 seen.entry, seen.extras = each
                 if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
@@ -197,8 +203,12 @@ class Lookup:
 
 
 def link_key(hashed: Callable[[bytes], bytes], found: os.stat_result) -> bytes:
-    """What the links of one file have in common in a listing; the device's number may be another after a reboot."""
-    return hashed(struct.pack("<QQ", found.st_dev, found.st_ino))
+    """What the links of one file have in common in a listing.
+
+    All of the stat, for the number of an inode alone may have passed to another file while the tree is walked: links of a file that
+    changes meanwhile are listed as files of their own. The device's number may be another after a reboot.
+    """
+    return hashed(struct.pack("<Q", found.st_dev) + status_bytes(found))
 
 
 def _page_maps(value: dict[bytes, Any]) -> dict[bytes, Content]:

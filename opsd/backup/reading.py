@@ -5,6 +5,7 @@ as changed. Nothing is followed.
 """
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,7 +65,8 @@ class FileReader:
         descriptor = open_file(path)
         try:
             status = os.fstat(descriptor)
-            if not same_file(status, found):
+            # The number of an inode may have passed to a pipe that took the file's place.
+            if not same_file(status, found) or not stat.S_ISREG(status.st_mode):
                 raise Replaced(f"{path!r} was replaced")
             read = self._once(descriptor, status, pages)
             if unchanged(status, os.fstat(descriptor)):

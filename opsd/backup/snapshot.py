@@ -113,7 +113,7 @@ class Backup:
         self._reporter.stage(planned.label, _expected(previous, planned.label))
         run.blobs.owner = planned.label
         result = Result(label=planned.label, kind=planned.kind)
-        rows = cache.source(planned.label)
+        rows = cache.source(planned.label, planned.domain)
         try:
             job = self._job(run, rows, planned, previous)
             with planned.around:

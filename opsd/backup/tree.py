@@ -26,7 +26,6 @@ from opsd.backup.lookup import (
     StoredPart,
 )
 from opsd.backup.reading import FileReader
-from opsd.backup.status import racy
 from opsd.backup.work import Job, Result
 from opsd.model import EntryType
 from opsd.repository.cutters import ContentWriter, PageWriter
@@ -51,6 +50,8 @@ class TreeBackup:
         self._tree = tree
         self._read_bytes = 0
         self.result = Result(label=job.label, kind="files", roots=tree.roots)
+        # A database stored plainly before `sqlite` was set, say, is not known any more.
+        job.cache.depend_on(repr((options.sqlite, options.page_map)).encode())
         metadata = MetadataReader()
         self._fetcher = Fetcher(job.parameters.cut_min)
         self._entries = EntryStore(job, options, metadata, self._writers(image), self.result)
@@ -154,12 +155,12 @@ class TreeBackup:
         for seen in prepared.entries:
             entry, more, identity = seen.entry, seen.extras, seen.identity
             if entry is None:
-                stored = self._entries.store(prepared.part.folder, seen)
+                stored = self._entries.store(prepared.part.folder, seen, prepared.began)
                 if stored is None:
                     lasting = False
                     continue
                 entry, more = stored.entry, stored.extras
-                if not stored.lasting or racy(seen.found, prepared.began):
+                if not stored.lasting:
                     identity, lasting = b"", False
             if more is not None:
                 extras[len(entries)] = more

@@ -97,9 +97,7 @@ class ContentWriter:
             buffer[:rest] = bytes(buffer[used:filled])
             filled = _fill(read, buffer, rest)
             advance(filled - rest)
-        content = self._blobs.content(self._domain, b"".join(references))
-        if isinstance(content, tuple):
-            self.frames.add_references(content[1])
+        content = self._blobs.content(self._domain, b"".join(references), self.frames)
         return Stored(content, total)
 
 
@@ -147,10 +145,8 @@ class PageWriter:
                 advance(filled)
             if filled < len(buffer):
                 break
-        content = self._blobs.content(self._index, references)
+        content = self._blobs.content(self._index, references, self.frames)
         self.frames.add_references(references)
-        if isinstance(content, tuple):
-            self.frames.add_references(content[1])
         return Stored(content, size)
 
     def _pages(self, content: memoryview, page_bytes: int, old: PageHunk | None) -> list[PagePlace]:

@@ -169,9 +169,7 @@ class Run:
         own = FrameSet()
         own.add_references(references)
         own.add_all(_subset(frames, [*group, births[-1]]))
-        content = self.blobs.content(index, references)
-        if isinstance(content, tuple):
-            own.add_references(content[1])
+        content = self.blobs.content(index, references, own)
         return own.encode(), content
 
     def commit(self, ending: Ending) -> SnapshotSummary:

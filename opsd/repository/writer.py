@@ -23,7 +23,7 @@ from opsd.repository.frames import BlobPlace, FrameKeys, FrameKind, FrameRow, se
 from opsd.repository.index import IndexEntry, IndexPart, PackRow, index_table, number_of, rows_and_entries
 from opsd.repository.keys import INDEX_DOMAIN, session_info
 from opsd.repository.packs import PackSpool, SealedSession, StoredPack, new_birth
-from opsd.repository.references import CONTENT_LIMIT, REFERENCE_BYTES, encode_reference
+from opsd.repository.references import CONTENT_LIMIT, REFERENCE_BYTES, FrameSet, encode_reference
 from opsd.repository.seal import keyed_hash
 from opsd.storage.protocol import ObjectInfo
 
@@ -105,6 +105,7 @@ class BlobWriter:
         self._lock = Lock()
         self._counting = Lock()
         self._packs: list[_OpenPack] = []
+        self._unstored: set[_OpenPack] = set()
         self._drafts: dict[tuple[int, int], _Draft] = {}
         self._new: dict[bytes, bytes] = {}
         self._stored: list[StoredPack] = []
@@ -143,6 +144,8 @@ class BlobWriter:
     def __exit__(self, *_: object) -> None:
         self._sealers.shutdown(wait=True, cancel_futures=True)
         self._putter.shutdown(wait=True, cancel_futures=True)
+        for pack in self._unstored:
+            pack.spool.discard()
         remove_spooled(self._stem)
 
     # Adding
@@ -178,13 +181,15 @@ class BlobWriter:
             domain, b"".join(self.add(domain, view[at : at + step], group) for at in range(0, len(view), step))
         )
 
-    def content(self, domain: DomainWriter, references: bytes) -> Content:
-        """A content of these references, through list blobs where there are over 1,000."""
+    def content(self, domain: DomainWriter, references: bytes, frames: FrameSet | None = None) -> Content:
+        """A content of these references, through list blobs where there are over 1,000, whose frames go into `frames`."""
         depth = 0
         step = CONTENT_LIMIT * REFERENCE_BYTES
         while len(references) > step:
             view = memoryview(references)
             references = b"".join(self.add(domain, view[at : at + step], LISTING) for at in range(0, len(view), step))
+            if frames is not None:
+                frames.add_references(references)
             depth += 1
         return (depth, references) if depth else references
 
@@ -233,8 +238,10 @@ class BlobWriter:
         while len(taking) < _OPEN_PACKS and len(self._packs) < 2 * _OPEN_PACKS:
             birth = new_birth(self._clock.now())
             path = self._stem.with_name(f"{self._stem.name}-{birth.hex()}")
-            taking.append(_OpenPack(PackSpool(path, birth, self._sessions)))
-            self._packs.append(taking[-1])
+            opened = _OpenPack(PackSpool(path, birth, self._sessions))
+            self._unstored.add(opened)
+            self._packs.append(opened)
+            taking.append(opened)
         return random.choice(taking or self._packs)  # noqa: S311 - hides sizes from a watcher of the store; no key depends on it
 
     def _may_be_full(self, pack: _OpenPack) -> bool:
@@ -300,10 +307,12 @@ class BlobWriter:
         try:
             if not pack.frames:
                 pack.spool.discard()
+                self._unstored.discard(pack)
                 return
             stored = pack.spool.finish(self._place.ring.repository, self._place.ring.index())
             self._place.store.put(stored.name, pack.spool.path)
             pack.spool.path.unlink(missing_ok=True)
+            self._unstored.discard(pack)
             self._remember(stored)
         except BaseException as error:  # noqa: BLE001 - handed to the thread that adds
             self._error = self._error or error

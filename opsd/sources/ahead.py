@@ -4,7 +4,8 @@ Promise: only the kernel's caches are touched, so nothing depends on it; nothing
 that is cached costs nothing more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import cycle
 from typing import Final
 
 from opsd.sources.scouts import Scout
@@ -26,7 +27,9 @@ class ReadAhead:
 
     def __init__(self) -> None:
         self._scouts: list[Scout] = []
+        self._turns: Iterator[Scout] = iter(())
         self._slow = 0
+        #: What was asked for and not listed since: no more than there are folders that wait.
         self._asked: set[Path] = set()
 
     def close(self) -> None:
@@ -38,13 +41,15 @@ class ReadAhead:
         """So long it took to examine a folder's entries."""
         self._slow += seconds > _SLOW_ENTRY * max(entries, 10)
 
-    def folders(self, paths: Iterable[Path]) -> None:
-        """These folders will be listed soon, in this order."""
+    def folders(self, listed: Path, following: Iterable[Path]) -> None:
+        """One folder is listed now; the others will be soon, in this order."""
+        self._asked.discard(listed)
         if self._slow < _ENOUGH:
             return
         if not self._scouts:
             self._scouts = [Scout() for _ in range(_SCOUTS)]
-        for path, _ in zip(paths, range(_FOLDERS_AHEAD), strict=False):
+            self._turns = cycle(self._scouts)
+        for path, _ in zip(following, range(_FOLDERS_AHEAD), strict=False):
             if path not in self._asked and len(path) <= _LONGEST:
                 self._asked.add(path)
-                self._scouts[len(self._asked) % _SCOUTS].ask(path)
+                next(self._turns).mention(path)

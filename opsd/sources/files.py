@@ -16,7 +16,9 @@ import os
 import stat
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -28,6 +30,7 @@ from opsd.sources.opening import open_folder, same_file
 from opsd.sources.options import FilesSource
 from opsd.sources.protocol import Found, FoundFolder
 from opsd.sources.roots import join, shown
+from opsd.sources.sqlite import COMPANIONS
 
 #: A larger folder comes in parts, so that memory doesn't grow with it.
 PART_ENTRIES = 16_384
@@ -102,13 +105,17 @@ class FileTree:
 
     def folders(self) -> Iterator[FoundFolder]:
         """All folders, with what is kept of each."""
+        with closing(self.ahead):
+            yield from self._walk()
+
+    def _walk(self) -> Iterator[FoundFolder]:
         real = self._frozen.get(b"/", b"/")
         top = os.lstat(real)
         mode = _Mode.FILTERED if b"/" in self._named else _Mode.WAY
         stack = [_Visit(b"/", real, mode, top.st_dev, top)]
         while stack:
             visit = stack.pop()
-            self.ahead.folders(each.real for each in reversed(stack))
+            self.ahead.folders(visit.real, (each.real for each in reversed(stack) if each.mode is not _Mode.WAY))
             below: list[_Visit] = []
             try:
                 yield from self._list(visit, below)
@@ -121,8 +128,8 @@ class FileTree:
             if not same_file(os.fstat(folder), visit.found):
                 raise OSError("it was replaced since it was found")
             names = self._names(visit, folder)
-            for part, start in enumerate(range(0, len(names) or 1, PART_ENTRIES)):
-                kept, modes = self._keep(visit, self._examine(visit, folder, names[start : start + PART_ENTRIES]))
+            for part, cut in enumerate(_cuts(names)):
+                kept, modes = self._keep(visit, self._examine(visit, folder, names[cut]))
                 below += [
                     self._visit(visit, name, status, modes.get(name, visit.mode))
                     for name, status in kept
@@ -224,6 +231,30 @@ class FileTree:
     def _warn(self, path: bytes, problem: str, hint: str | None = None) -> None:
         self.warnings += 1
         self._reporter.warn(Warning(subject=shown(path), problem=problem, hint=hint))
+
+
+def _cuts(names: Sequence[bytes]) -> Iterator[slice]:
+    """The parts of a folder; a database and its journals stand in one."""
+    start = 0
+    while start < len(names) or not start:
+        end = start + PART_ENTRIES
+        while end < len(names) and _divides(names, end):
+            end += 1
+        yield slice(start, end)
+        start = end
+
+
+def _divides(names: Sequence[bytes], end: int) -> bool:
+    """Whether a name before `end` has a journal from there on. Whatever stands between the two begins with the first."""
+    name = names[end]
+    bases = (name[:length] for length in range(1, len(name)))
+    journals = (base + suffix for base in bases for suffix in COMPANIONS if base + suffix >= name and _has(names, base))
+    return any(_has(names, journal) for journal in journals)
+
+
+def _has(names: Sequence[bytes], name: bytes) -> bool:
+    place = bisect_left(names, name)
+    return place < len(names) and names[place] == name
 
 
 def _above(path: bytes) -> Iterator[bytes]:

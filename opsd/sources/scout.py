@@ -22,7 +22,7 @@ _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 #: Of a file that is not read here, so much is asked of the disk.
 WARM_BYTES = 16 * 1024 * 1024
-#: Answers stay shorter than a pipe holds, so that neither side waits for the other for ever.
+#: Longer attributes are left to whoever asked, so that answers stay short.
 _ATTRIBUTE_BYTES = 4096
 
 
@@ -64,7 +64,8 @@ def _ask(path: bytes, size: int) -> int | None:
 
 def _read(descriptor: int, buffer: memoryview, wanted: Wanted) -> Attributes | None:
     try:
-        count = os.readv(descriptor, [buffer])
+        # A file that claims to be empty need not be: some file systems don't know how long it is before it is read.
+        count = os.readv(descriptor, [buffer]) if buffer else len(os.read(descriptor, 1))
         attributes = _attributes(descriptor)
         found = os.fstat(descriptor)
     except OSError:
@@ -90,11 +91,17 @@ def _attributes(descriptor: int) -> Attributes | None:
 def look(folder: bytes) -> None:
     """Bring a folder and the status of all in it into the kernel's caches."""
     try:
-        with os.scandir(folder) as entries:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return  # Whoever lists it for real meets the error again.
+    try:
+        with os.scandir(descriptor) as entries:
             for entry in entries:
                 entry.stat(follow_symlinks=False)
     except OSError:
-        pass  # Whoever lists it for real meets the error again.
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def read_exactly(descriptor: int, length: int) -> bytes:
@@ -114,6 +121,16 @@ def receive(descriptor: int) -> object:
     head = read_exactly(descriptor, 4)
     body = read_exactly(descriptor, int.from_bytes(head, "little")) if head else b""
     return marshal.loads(body) if body else None  # noqa: S302 - from a process that we started, or that started us
+
+
+def first_message(received: bytearray) -> object:
+    """Take the first message out of what was received; None if it is not whole yet."""
+    end = 4 + int.from_bytes(received[:4], "little")
+    if len(received) < max(end, 5):
+        return None
+    value: object = marshal.loads(received[4:end])  # noqa: S302 - from a process that we started
+    del received[:end]
+    return value
 
 
 def message(value: object) -> bytes:

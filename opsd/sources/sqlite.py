@@ -26,7 +26,7 @@ from opsd.sources.sqlite_image import HEADER, Care, Reason, Refused
 #: With pages of 4 KiB and 1 % of them changed at random, blocks of 16 KiB store 3.9 % again, of 8 KiB 2.0 %; each costs
 #: 22 bytes in the map and some microseconds.
 PAGE_BYTES: Final = 8192
-_COMPANIONS: Final = (b"-wal", b"-shm", b"-journal")
+COMPANIONS: Final = (b"-wal", b"-shm", b"-journal")
 _LINE_BYTES: Final = 16 * 1024 * 1024
 #: CAP_SETGID and CAP_SETUID, capabilities(7).
 _MAY_BECOME_OTHERS: Final = 1 << 6 | 1 << 7
@@ -67,7 +67,7 @@ def is_database(first_bytes: bytes) -> bool:
 
 def companion_of(name: bytes) -> bytes | None:
     """The database that a file of that name belongs to, if such a database exists: `a.db` for `a.db-wal`."""
-    return next((name.removesuffix(end) for end in _COMPANIONS if name.endswith(end) and name != end), None)
+    return next((name.removesuffix(end) for end in COMPANIONS if name.endswith(end) and name != end), None)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import pytest
 from opsd.clock import FixedClock
 from opsd.model import Outcome
 from opsd.repository.catalog import footer_of
+from opsd.repository.references import REFERENCE_BYTES, FrameSet
+from opsd.repository.run import Run
 from opsd.repository.settings import Parameters
 from opsd.retention.policy import Rules
 from opsd.retention.prune import Prune, PruneOptions
@@ -166,6 +168,17 @@ def test_a_file_of_many_blobs_points_to_lists(tmp_path: Path) -> None:
     entry = world.entries()[f"files:{root}/huge"]
     assert isinstance(entry.content, tuple)
     assert world.contents()[f"files:{root}/huge"] == (root / "huge").read_bytes()
+
+
+def test_lists_of_lists_of_blobs_count_among_what_a_snapshot_needs(tmp_path: Path) -> None:
+    lists, frames = 1001, FrameSet()
+    with Run(World.new(tmp_path / "world").open()) as run:
+        content = run.blobs.content(run.blobs.domains[1], noise(lists * 1000 * REFERENCE_BYTES), frames)
+        run.blobs.finish()
+    assert isinstance(content, tuple)
+    assert content[0] == 2
+    # Each list but the last of lists is so long that it has a frame of its own.
+    assert sum(bitmap.bit_count() for bitmap in frames._bitmaps.values()) == lists + 2
 
 
 def test_a_very_large_folder_comes_in_parts_and_one_path_needs_few_hunks(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from opsd.errors import SourceError
 from opsd.events import Recorder
 from opsd.sources import files
-from opsd.sources.files import FileTree
+from opsd.sources.files import PART_ENTRIES, FileTree, _cuts
 from opsd.sources.options import FilesSource
 from opsd.sources.protocol import FoundFolder
 
@@ -288,6 +288,32 @@ def test_a_tree_of_many_levels_needs_no_recursion(top: Path) -> None:
     os.close(descriptor)
     assert len(below(top, walk(top))) == 1500
     subprocess.run(["rm", "-rf", str(top / "d")], check=True)
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ([], [b"x", b"x-wal"]),
+        ([b"x"], [b"x-wal"]),
+        ([b"x"], [b"x-shm", b"x-wal"]),
+        ([b"x", b"x!", b"x!!"], [b"x-", b"x-journal", b"x.y"]),
+        ([b"x", b"x-journal"], [b"x-wal"]),
+    ],
+)
+def test_a_database_and_its_journals_come_in_one_part(before: list[bytes], after: list[bytes]) -> None:
+    names = [b"%05d" % number for number in range(PART_ENTRIES - len(before))] + before + after + [b"y", b"z"]
+    parts = [names[cut] for cut in _cuts(names)]
+    assert [name for part in parts for name in part] == names
+    assert all((b"x" in part) == (b"x-wal" in part or b"x-journal" in part) for part in parts)
+    assert len(parts) == 2
+
+
+@pytest.mark.parametrize("count", [0, 1, PART_ENTRIES - 1, PART_ENTRIES, PART_ENTRIES + 1, 3 * PART_ENTRIES])
+def test_parts_of_a_very_large_folder_are_all_of_it(count: int) -> None:
+    names = [b"%05d" % number for number in range(count)]
+    parts = [names[cut] for cut in _cuts(names)]
+    assert [name for part in parts for name in part] == names
+    assert len(parts) == max(1, -(-count // PART_ENTRIES))
 
 
 @pytest.fixture
