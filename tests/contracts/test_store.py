@@ -17,7 +17,9 @@ from opsd.storage.folder import FolderStore
 from opsd.storage.memory import MemoryStore
 from opsd.storage.protocol import Store
 from opsd.storage.retry import RetryingStore
+from opsd.storage.s3 import S3Store
 from opsd.storage.sftp import SftpStore
+from tests.support.s3 import S3Server
 from tests.support.sshd import Server
 
 pytest_plugins = ["tests.support.stores"]
@@ -50,7 +52,27 @@ def sftp(path: Path, request: pytest.FixtureRequest) -> AbstractContextManager[S
     return SftpStore.create(server.options(path / "store"))
 
 
-MAKERS: list[Make] = [folder, memory, faulty, retrying, sftp]
+def s3(request: pytest.FixtureRequest, server: str) -> AbstractContextManager[Store]:
+    running: S3Server = request.getfixturevalue(server)
+    return S3Store.create(running.options(running.new_bucket()), FixedClock(NOW))
+
+
+def s3_as_aws(_path: Path, request: pytest.FixtureRequest) -> AbstractContextManager[Store]:
+    return s3(request, "checking_moto")
+
+
+def s3_without_checksums(_path: Path, request: pytest.FixtureRequest) -> AbstractContextManager[Store]:
+    return s3(request, "moto")
+
+
+def s3_without_conditions(_path: Path, request: pytest.FixtureRequest) -> AbstractContextManager[Store]:
+    return s3(request, "rclone")
+
+
+MAKERS: list[Make] = [
+    *(folder, memory, faulty, retrying, sftp),
+    *(s3_as_aws, s3_without_checksums, s3_without_conditions),
+]
 
 
 @pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)

@@ -17,6 +17,7 @@ import pytest
 
 from opsd.errors import ObjectNotFound, StorageError, StoreFull, StoreReadOnly, StoreUnavailable
 from opsd.storage.folder import FOLDERS, FolderStore
+from opsd.storage.protocol import Store
 from opsd.storage.retry import RetryingStore
 from opsd.storage.sftp import SftpStore
 from opsd.storage.sftp_session import SftpOptions
@@ -131,7 +132,8 @@ def test_a_symlink_is_never_followed_out_of_the_store(store: SftpStore, root: Pa
             look("index/link")
 
 
-def test_leftovers_of_killed_runs_go_when_they_are_old(store: SftpStore, root: Path, sftp_server: Server) -> None:
+@pytest.mark.usefixtures("store")
+def test_leftovers_of_killed_runs_go_when_they_are_old(root: Path, sftp_server: Server) -> None:
     for name, days in {"old": 2, "new": 0.5}.items():
         path = root / "tmp" / name
         path.touch()
@@ -321,7 +323,7 @@ def proxy(sftp_server: Server) -> Iterator[Proxy]:
         yield running
 
 
-OPERATIONS: dict[str, Callable[[RetryingStore], object]] = {
+OPERATIONS: dict[str, Callable[[Store], object]] = {
     "put": lambda store: store.put("index/new", b"new bytes"),
     "put again": lambda store: store.put("index/old", b"old bytes"),
     "put in a new folder": lambda store: store.put("wal/cluster/1/segment", b"new bytes"),
@@ -349,6 +351,7 @@ def prepared(root: Path) -> None:
         folder.put("snapshots/other", b"other")
 
 
+@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("harm", [Harm.CUT, Harm.FLIP])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_connection_that_breaks_anywhere_leaves_all_or_nothing_and_the_next_try_succeeds(
@@ -440,11 +443,15 @@ def test_an_account_that_may_only_add_takes_new_objects_and_loses_none(store: Sf
 def small_disk(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
     """A file system of its own in a folder; what is yielded changes its options."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+
+    def change(more: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{more}", str(folder)], check=True)
+
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        yield lambda more: subprocess.run(["mount", "-o", f"remount,{more}", folder], check=True) and None
+        yield change
     finally:
         subprocess.run(["umount", folder], check=True)
 
@@ -464,9 +471,10 @@ def test_a_full_disk_is_told_and_what_is_there_stays(sftp_server: Server, root: 
 
 def test_a_disk_without_room_for_another_file_is_full_too(sftp_server: Server, root: Path) -> None:
     with small_disk(root, "nr_inodes=280"), SftpStore.create(sftp_server.options(root)) as store:
+        for number in range(280 - sum(1 for _ in root.rglob("*")) - 1):
+            store.put(f"index/{number}", b"")
         with pytest.raises(StoreFull):
-            for number in range(20):
-                store.put(f"index/{number}", b"")
+            store.put("index/more", b"")
         assert temporaries(root) == []
 
 
@@ -516,9 +524,8 @@ def watched(log: Path) -> str:
     return " ".join(calls)
 
 
-def test_a_put_is_synced_before_and_after_it_gets_its_name(
-    store: SftpStore, root: Path, tmp_path: Path, strace: str
-) -> None:
+@pytest.mark.usefixtures("store")
+def test_a_put_is_synced_before_and_after_it_gets_its_name(root: Path, tmp_path: Path, strace: str) -> None:
     log = tmp_path / "calls"
     wrapper = [strace, "-f", "-qq", "-o", str(log), "-e", "trace=fsync,link,unlink,rename"]
     with running_server(wrapper=wrapper) as server, SftpStore(server.options(root)) as watched_store:
@@ -539,10 +546,8 @@ def test_a_put_is_synced_before_and_after_it_gets_its_name(
         assert re.match("unlink link unlink fsync", watched(log))
 
 
-def test_a_failed_sync_is_final_for_that_file_and_the_next_try_writes_another(
-    store: SftpStore, root: Path, strace: str
-) -> None:
-    del store
+@pytest.mark.usefixtures("store")
+def test_a_failed_sync_is_final_for_that_file_and_the_next_try_writes_another(root: Path, strace: str) -> None:
     # Of the server's processes, only the one that serves files syncs any.
     wrapper = [strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=1"]
     with running_server(wrapper=wrapper) as server, SftpStore(server.options(root)) as sick:

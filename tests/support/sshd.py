@@ -107,7 +107,11 @@ class Server:
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
         for _, process in started:
-            process.wait()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _user() -> str:
