@@ -36,17 +36,17 @@ _BLOCK = 1 << 20
 class S3Store:
     """The store below a prefix of an existing bucket; close it, or use it as a context, when done. For several threads.
 
-    Nothing is asked of the server before the first operation.
+    Nothing is asked of the server before the first operation; what it does is probed then, unless `found` tells.
     """
 
-    def __init__(self, options: S3Options, clock: Clock) -> None:
+    def __init__(self, options: S3Options, clock: Clock, found: Behaviour | None = None) -> None:
         self._options = options
         self._clock = clock
         self._client: Any = make_client(options)
         self._prefix = options.prefix
         self._lock = threading.Lock()
         self._looks = [threading.Lock() for _ in range(64)]
-        self._found: Behaviour | None = None
+        self._found = found
 
     @classmethod
     def create(cls, options: S3Options, clock: Clock) -> "S3Store":
@@ -178,11 +178,14 @@ class S3Store:
 
     def _digest(self, name: str) -> bytes:
         """The SHA-256 of what the server gives back."""
-        digest = hashlib.sha256()
-        with closing(self._client.get_object(**self._at(name))["Body"]) as body:
-            while block := body.read(_BLOCK):
+
+        def digested(answer: Any) -> bytes:
+            digest = hashlib.sha256()
+            while block := answer["Body"].read(_BLOCK):
                 digest.update(block)
-        return digest.digest()
+            return digest.digest()
+
+        return self._get(name, (0, None), digested) or b""
 
     def retain(self, name: str, until: int) -> None:
         """Lock an object until then, in ns UTC, or for longer if it was to be already."""
@@ -201,11 +204,11 @@ class S3Store:
             self.stat(name)
             return b""
 
-        def whole(body: Any) -> bytes:
-            content: bytes = body.read()
+        def whole(answer: Any) -> bytes:
+            content: bytes = answer["Body"].read()
             return content
 
-        return self._get(name, _range(offset, length), whole) or b""
+        return self._get(name, (offset, length), whole) or b""
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
         """Fill the buffer."""
@@ -213,43 +216,47 @@ class S3Store:
             self.stat(name)
             return 0
 
-        def fill(body: Any) -> int:
+        def fill(answer: Any) -> int:
             done = 0
             # The last call, at the end, is when botocore compares the length.
-            while got := body.readinto(buffer[done : done + _BLOCK] or bytearray(1)):
+            while got := answer["Body"].readinto(buffer[done : done + _BLOCK] or bytearray(1)):
                 done += got
             return done
 
-        return self._get(name, _range(offset, len(buffer)), fill) or 0
+        return self._get(name, (offset, len(buffer)), fill) or 0
 
-    def _get(self, name: str, part: dict[str, str], use: Callable[[Any], Result]) -> Result | None:
-        """What `use` makes of the bytes; None where the part begins behind the object's end."""
+    def _get(self, name: str, part: tuple[int, int | None], use: Callable[[Any], Result]) -> Result | None:
+        """What `use` makes of the answer; None where the part begins behind the object's end.
+
+        Without a length in the answer nobody would notice that it was cut off: that is no answer.
+        """
+        place, offset = self._at(name), part[0]
+        ranged = _range(*part)
         with explained(f"read {name}", self._options, name):
             try:
-                answer = self._client.get_object(**self._at(name), **part)
+                answer = self._client.get_object(**place, **ranged)
             except ClientError as error:
                 if status(error) != 416:
                     raise
                 return None
-            with closing(answer["Body"]) as body:
-                return use(body)
+            with closing(answer["Body"]):
+                int(answer["ContentLength"])
+                if ranged and not answer["ContentRange"].startswith(f"bytes {offset}-"):
+                    raise StorageError(f"{self._options} ignores which part of {name} is asked for")
+                return use(answer)
 
     def stat(self, name: str) -> ObjectInfo:
-        """Size and time of an object."""
-        with explained(f"look at {name}", self._options, name):
-            try:
-                found = self._client.head_object(**self._at(name))
-            except ClientError as error:
-                # The answer to HEAD has no text that tells a missing bucket from a missing object.
-                if status(error) == 404:
-                    self._check_bucket()
-                raise
-        return _info(name, found["ContentLength"], found["LastModified"])
+        """Size and time of an object: those of a read of its first byte, which unlike HEAD shows whether it was cut off."""
 
-    def _check_bucket(self) -> None:
-        """Raise what a listing raises without the bucket: nothing in it is lost if it is not there."""
-        with explained("list", self._options):
-            self._client.list_objects_v2(Bucket=self._options.bucket, Prefix=self._prefix, MaxKeys=1)
+        def seen(answer: Any) -> ObjectInfo:
+            answer["Body"].read()
+            return _info(name, int(answer["ContentRange"].rpartition("/")[2]), answer["LastModified"])
+
+        return self._get(name, (0, 1), seen) or self._stat_empty(name)
+
+    def _stat_empty(self, name: str) -> ObjectInfo:
+        with explained(f"look at {name}", self._options, name):
+            return _info(name, 0, self._client.head_object(**self._at(name))["LastModified"])
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """All objects under the prefix, a thousand a request."""
@@ -266,8 +273,9 @@ class S3Store:
 
     def delete(self, name: str) -> None:
         """Remove an object; where versions are kept, hide it."""
+        place = self._at(name)
         with explained(f"delete {name}", self._options):
-            self._client.delete_object(**self._at(name))
+            self._client.delete_object(**place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

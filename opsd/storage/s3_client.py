@@ -14,6 +14,7 @@ import botocore.session
 from botocore import exceptions as faults
 from botocore.config import Config
 from botocore.loaders import create_loader
+from botocore.parsers import ResponseParserError
 
 from opsd.errors import ObjectNotFound, StorageError, StoreFull, StoreReadOnly, StoreUnavailable
 
@@ -24,6 +25,13 @@ _FULL = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", 
 _REFUSED = frozenset({"AccessDenied", "AllAccessDisabled", "MethodNotAllowed", "Forbidden", "403"})
 _CREDENTIALS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+)
+#: What botocore raises when a connection breaks or does not come about.
+_BREAKS = (
+    faults.ConnectionError,
+    faults.HTTPClientError,
+    faults.IncompleteReadError,
+    faults.ResponseStreamingError,
 )
 #: What may pass, besides every status of 500 and more: busy servers, conflicts, and bytes that were altered on their way.
 _PASSES = frozenset({
@@ -89,9 +97,12 @@ def explained(action: str, options: S3Options, name: str | None = None) -> Itera
         yield
     except faults.ClientError as error:
         raise _answered(error, action, options, name) from error
-    except (faults.HTTPClientError, faults.IncompleteReadError, faults.ResponseStreamingError) as error:
+    except _BREAKS as error:
         text = f"can't {action} in {options}: {str(error).lower()}"
         raise StoreUnavailable(text, hint="see whether the endpoint is right and answers") from error
+    except (KeyError, ValueError, ResponseParserError) as error:
+        # http.client takes an answer that was cut within its header for one with fewer headers.
+        raise StoreUnavailable(f"can't {action} in {options}: the answer was cut off ({error})") from error
     except faults.BotoCoreError as error:
         text = f"can't {action} in {options}: {str(error).lower()}"
         raise StorageError(text, hint="see endpoint, region and keys of this copy in the configuration") from error

@@ -28,9 +28,10 @@ _client = lru_cache(make_client)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Server:
-    """A running server."""
+    """A running server; `folder` holds its log, and what it serves if that is a folder."""
 
     port: int
+    folder: Path
 
     def options(self, bucket: str, *, port: int | None = None, **more: Any) -> S3Options:
         """How to reach a bucket, by default not through anything."""
@@ -66,7 +67,7 @@ def _running(command: Sequence[str], folder: Path) -> Iterator[S3Server]:
         # Nobody reads on: what it says from now on goes where it blocks nothing.
         reader = subprocess.Popen(["cat"], stdin=process.stderr, stdout=log)
         try:
-            yield S3Server(port=int(found[1]))
+            yield S3Server(port=int(found[1]), folder=folder)
         finally:
             process.terminate()
             process.wait()
