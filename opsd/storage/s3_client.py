@@ -13,6 +13,7 @@ import boto3
 import botocore.session
 from botocore import exceptions as faults
 from botocore.config import Config
+from botocore.handlers import add_expect_header
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
@@ -82,7 +83,11 @@ def make_client(options: S3Options) -> Any:
         # A server of one's own seldom has a name for each bucket.
         s3={"addressing_style": "path" if options.endpoint else "auto"},
     )
-    return session.client("s3", endpoint_url=options.endpoint, config=config)
+    client = session.client("s3", endpoint_url=options.endpoint, config=config)
+    # "Expect: 100-continue" costs a round trip a put, and botocore reads for ever where a connection is cut within the answer
+    # to it (`AWSConnection._consume_headers`, 1.44).
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    return client
 
 
 def status(error: faults.ClientError) -> int:
