@@ -66,7 +66,8 @@ class Place:
         if space is not None and space.read_only:
             return StoreReadOnly(f"{text} (mounted read-only)", hint="see its mount options there")
         if space is not None and (space.free < needed or space.files == 0):
-            return StoreFull(f"{text} ({space.free} bytes are free)", hint="make room there, or run 'opsd prune'")
+            left = f"{space.free} bytes are free" if space.free < needed else "no room for another file"
+            return StoreFull(f"{text} ({left})", hint="make room there, or run 'opsd prune'")
         if isinstance(refused, SyncRefused):
             # Final for that file; the next try writes the bytes to another.
             return StoreUnavailable(
