@@ -7,10 +7,9 @@ reads back after. An answer that never came is settled by the next try, which fi
 
 import base64
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,7 +42,7 @@ class S3Store:
         self._options = options
         self._clock = clock
         self._client: Any = make_client(options)
-        self._prefix = options.prefix
+        self._prefix = options.start
         self._lock = threading.Lock()
         self._looks = [threading.Lock() for _ in range(64)]
         self._found = found
@@ -293,14 +292,15 @@ def _opened(name: str, content: Content) -> Iterator[_Sent]:
         whole = bytes(content)
         yield _Sent(size=len(whole), sha256=hashlib.sha256(whole).digest(), body=whole)
         return
-    try:
-        file = content.open("rb")
-    except OSError as error:
-        raise StorageError(f"can't read what is to be stored as {name}: {str(error).lower()}") from error
-    with file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-        file.seek(0)
-        yield _Sent(size=os.fstat(file.fileno()).st_size, sha256=digest, body=file)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(content.open("rb"))
+            digest = hashlib.file_digest(file, "sha256").digest()
+            size = file.tell()
+            file.seek(0)
+        except OSError as error:
+            raise StorageError(f"can't read what is to be stored as {name}: {str(error).lower()}") from error
+        yield _Sent(size=size, sha256=digest, body=file)
 
 
 def _sums(sent: _Sent, behaviour: Behaviour) -> dict[str, Any]:

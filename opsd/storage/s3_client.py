@@ -63,7 +63,13 @@ class S3Options:
     timeout: float = 60.0
 
     def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.prefix}" + (f" at {self.endpoint}" if self.endpoint else "")
+        return f"s3://{self.bucket}/{self.start}" + (f" at {self.endpoint}" if self.endpoint else "")
+
+    @property
+    def start(self) -> str:
+        """What every key begins with: the prefix as a folder, or nothing."""
+        folder = self.prefix.strip("/")
+        return f"{folder}/" if folder else ""
 
 
 def make_client(options: S3Options) -> Any:

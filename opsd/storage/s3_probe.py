@@ -52,7 +52,7 @@ def md5_of(content: bytes) -> str:
 
 def probe(client: Any, options: S3Options) -> Behaviour:
     """Put, put again, put with wrong sums, list; raises StorageError if even a plain put is refused."""
-    place = f"{options.prefix}tmp/probe-{secrets.token_hex(8)}"
+    place = f"{options.start}tmp/probe-{secrets.token_hex(8)}"
     first, altered = f"{place}-first", f"{place}-altered"
     with explained("probe", options):
         client.put_object(Bucket=options.bucket, Key=first, Body=_BYTES, ChecksumSHA256=sha256_of(_BYTES))

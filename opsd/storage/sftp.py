@@ -155,30 +155,32 @@ class SftpStore:
         folder, _, start = prefix.rpartition("/")
         if folder:
             checked(folder)
-        self._run("list", self._place.check_root)
-        return self._walk(folder, start)
+        top = self._listed([folder])
+        return self._walk(
+            [(folder, [entry for entry in entries if entry.name.startswith(start)]) for _, entries in top]
+        )
 
-    def _walk(self, top: str, start: str) -> Iterator[ObjectInfo]:
-        """What lies under `top` (empty for the root) and begins with `start` there."""
-        level = [top]
-        while level:
-            found, level = self._listed(level), []
+    def _walk(self, found: Level) -> Iterator[ObjectInfo]:
+        """What lies in these folders and below."""
+        while found:
+            below = []
             for folder, entries in found:
                 for entry in entries:
                     name = posixpath.join(folder, entry.name)
-                    if not is_part(entry.name) or (folder == top and not entry.name.startswith(start)):
-                        continue
-                    if entry.is_folder and name not in RESERVED:
-                        level.append(name)
-                    elif entry.is_file:
+                    if is_part(entry.name) and entry.is_folder and name not in RESERVED:
+                        below.append(name)
+                    elif is_part(entry.name) and entry.is_file:
                         yield _info(name, entry)
+            found = self._listed(below)
 
     def _listed(self, folders: Sequence[str]) -> Level:
         """What these folders hold; one that vanished holds nothing, if the store itself is there."""
+        if not folders:
+            return []
 
         def listed(session: Session) -> Level:
             found = [*requests.list_folders(session, [self._place.path(folder) for folder in folders])]
-            if any(entries is None for _, entries in found):
+            if any(entries is None or (path == self._place.root and not entries) for path, entries in found):
                 self._place.check_root(session)
             return [(folder, entries or []) for folder, (_, entries) in zip(folders, found, strict=True)]
 

@@ -102,6 +102,12 @@ def test_stores_of_one_bucket_do_not_see_each_other(server: S3Server, bucket: st
     assert names(store) == [NAME]
 
 
+def test_a_prefix_is_a_folder_however_it_is_written(moto: S3Server) -> None:
+    options = moto.options("bucket")
+    for prefix, start in {"": "", "/": "", "a": "a/", "/a/b/": "a/b/"}.items():
+        assert replace(options, prefix=prefix).start == start
+
+
 def test_creating_refuses_a_prefix_that_holds_something_else(server: S3Server, bucket: str) -> None:
     server.client().put_object(Bucket=bucket, Key="host/letter.txt", Body=b"dear")
     with pytest.raises(StorageError, match="holds something else"):
@@ -347,7 +353,9 @@ def test_a_connection_cut_anywhere_leaves_all_or_nothing_and_the_next_try_succee
                 ask(cut)
             assert names(broken.direct) in (before, result), fault
             for name in names(broken.direct):
-                assert broken.direct.read(name) in {b"old bytes", b"new bytes", b"other"}, fault
+                # A server may carry out only now what it was asked before the cut.
+                with suppress(ObjectNotFound):
+                    assert broken.direct.read(name) in {b"old bytes", b"new bytes", b"other"}, fault
             assert ask(RetryingStore(cut, sleep=lambda _: None)) == expected, fault
             assert names(broken.direct) == result, fault
 
