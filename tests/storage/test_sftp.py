@@ -86,6 +86,16 @@ def test_creating_where_a_file_stands_is_an_error(sftp_server: Server, root: Pat
         SftpStore.create(sftp_server.options(root))
 
 
+def test_creating_where_a_file_has_the_name_of_a_folder_is_an_error(
+    store: SftpStore, sftp_server: Server, root: Path
+) -> None:
+    store.put(NAME, b"x")
+    (root / "notes").rmdir()
+    (root / "notes").touch()
+    with pytest.raises(StorageError, match="make folders"):
+        SftpStore.create(sftp_server.options(root))
+
+
 def test_a_folder_store_and_an_sftp_store_are_the_same_bytes(store: SftpStore, root: Path) -> None:
     store.put("wal/cluster/1/segment", b"wal")
     with FolderStore(root) as folder:
@@ -295,8 +305,10 @@ def test_a_server_that_says_nothing_is_given_up(sftp_server: Server, store: Sftp
         options = replace(sftp_server.options(root, port=proxy.port), timeout=0.5)
         for held in (Fault(Way.DOWN, 0, Harm.HOLD), Fault(Way.DOWN, 2650, Harm.HOLD)):
             proxy.faults.append(held)
-            with SftpStore(options) as behind, pytest.raises(StoreUnavailable):
-                behind.read(NAME)
+            with SftpStore(options) as silent:
+                with pytest.raises(StoreUnavailable):
+                    silent.read(NAME)
+                assert silent._pool._idle == []
 
 
 def test_connections_that_the_server_dropped_are_opened_again(root: Path) -> None:
