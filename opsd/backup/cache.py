@@ -1,6 +1,6 @@
 """What unchanged files and folders were stored as: makes the unchanged case fast, disposable, never trusted alone.
 
-Promise: no names, only keyed hashes; a row that was altered is not used; rows of a run that did not end are rolled back, and so are all rows
+Promise: no names of what is in the tree, only keyed hashes, and rows are sealed; a row that was altered is not used; rows of a run that did not end are rolled back, and so are all rows
 of a run that could not write one of them. The cache says which blobs a file had; that they are still stored is for the caller to know
 (`snapshot` says in which manifest they were). No backup fails for it. docs/decisions/0010-the-file-cache.md
 """
@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgpack
 from blake3 import blake3
 
-from opsd.repository.seal import keyed_hash, subkey
+from opsd.repository.seal import NotAuthentic, keyed_hash, seal, subkey, unseal
 
 #: Values of some kilobytes: in a table without row numbers each would begin a page of its own.
 _SCHEMA: Final = """
@@ -27,8 +27,7 @@ CREATE TABLE hunks (
 CREATE TABLE parts (
     source BLOB NOT NULL, key BLOB NOT NULL, hunk INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (source, key));
 """
-_VERSION: Final = 3
-_MAC_BYTES: Final = 8
+_VERSION: Final = 4
 
 
 class Cache:
@@ -63,16 +62,15 @@ class Cache:
         return self._connection.execute(statement, values)
 
     def sealed(self, key: bytes, value: Any) -> bytes:
-        """A value with a MAC over it and its key."""
-        content: bytes = msgpack.packb(value, use_bin_type=True)
-        return keyed_hash(self._key, key + content)[:_MAC_BYTES] + content
+        """A value that only the index key opens, and only beside its key."""
+        return seal(self._key, key, msgpack.packb(value, use_bin_type=True))
 
     def opened(self, key: bytes, value: bytes) -> Any:
         """The value, or None if it was altered."""
-        content = value[_MAC_BYTES:]
-        if keyed_hash(self._key, key + content)[:_MAC_BYTES] != value[:_MAC_BYTES]:
+        try:
+            return msgpack.unpackb(unseal(self._key, key, value), strict_map_key=False, use_list=True)
+        except NotAuthentic:
             return None
-        return msgpack.unpackb(content, strict_map_key=False, use_list=True)
 
     def commit(self) -> None:
         """Keep what was written; failing to costs time in the next run, nothing else."""

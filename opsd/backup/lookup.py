@@ -17,7 +17,7 @@ from opsd.backup.images import left_out
 from opsd.backup.status import status_bytes
 from opsd.backup.work import Job
 from opsd.model import Content, EntryType
-from opsd.repository.format import unpack_map
+from opsd.repository.listing import unpack_tail
 from opsd.repository.references import REFERENCE_BYTES, FrameSet, as_content
 from opsd.sources.protocol import FoundFolder
 
@@ -28,6 +28,10 @@ TYPE, UID, GID, SIZE, CONTENT, MORE = 1, 3, 4, 6, 7, 8
 EncodedEntry = list[Any]
 #: What an entry refers to where its content alone does not tell: records of frames, and its page map by key.
 Extras = tuple[bytes, dict[bytes, Content]]
+
+
+#: What the cache knows of an entry: packed, without its name, and what else it needs.
+Known = tuple[bytes, Extras | None]
 
 
 @dataclass(slots=True)
@@ -80,15 +84,17 @@ class StoredHunk:
 
 @dataclass(slots=True)
 class StoredPart:
-    """A folder, or a part of one, as it stands in a listing: its entries packed, and what they need.
+    """A folder, or a part of one, as it stands in a listing: its entries packed, without their names, and what they need.
 
     `identities` are the hashes of its entries, empty for one that must be read again; `extras` stand by place. It is
-    `lasting` if none must be, nor looked for: then all of it holds as long as nothing in the folder changes.
+    `lasting` if none must be, nor looked for: then all of it holds as long as nothing in the folder changes. `names`
+    are not kept: `left_out` are the places of those in the folder that are not listed.
     """
 
     digest: bytes
     lasting: bool
-    entries: bytes
+    left_out: list[int]
+    tails: list[bytes]
     totals: tuple[int, int, int]
     identities: list[bytes]
     extras: dict[int, Extras]
@@ -96,25 +102,32 @@ class StoredPart:
     page_maps: dict[bytes, Content]
     users: dict[int, bytes]
     groups: dict[int, bytes]
+    names: list[bytes] = field(default_factory=list)
 
     def row(self) -> list[Any]:
         """As the cache keeps it."""
         needs = [self.frames, self.page_maps, self.users, self.groups]
-        return [self.digest, self.lasting, self.entries, *self.totals, self.identities, self.extras, *needs]
+        head = [self.digest, self.lasting, self.left_out, self.tails]
+        return [*head, *self.totals, self.identities, self.extras, *needs]
 
     @classmethod
     def of(cls, row: list[Any]) -> "StoredPart":
         """From the cache's row."""
-        digest, lasting, entries, count, files, size, identities, extras, frames, page_maps, users, groups = row
+        digest, lasting, left_out, tails, *totals, identities, extras, frames, page_maps, users, groups = row
+        count, files, size = totals
         places = {place: (each[0], _page_maps(each[1])) for place, each in extras.items()}
         needs = (frames, _page_maps(page_maps), users, groups)
-        return cls(digest, lasting, entries, (count, files, size), identities, places, *needs)
+        return cls(digest, lasting, left_out, tails, (count, files, size), identities, places, *needs)
 
-    def known(self) -> dict[bytes, tuple[EncodedEntry, Extras | None]]:
+    def known(self) -> dict[bytes, Known]:
         """The entries by their hash."""
-        entries = unpack_map("the file cache", self.entries)
-        places = enumerate(zip(self.identities, entries, strict=True))
-        return {identity: (entry, self.extras.get(place)) for place, (identity, entry) in places if identity}
+        places = enumerate(zip(self.identities, self.tails, strict=True))
+        return {identity: (tail, self.extras.get(place)) for place, (identity, tail) in places if identity}
+
+    def name(self, part: Part) -> None:
+        """Give the entries their names again, from the folder that is the same."""
+        absent = set(self.left_out)
+        self.names = [name for place, (name, _) in enumerate(part.entries) if place not in absent]
 
 
 @dataclass(slots=True)
@@ -168,11 +181,12 @@ class Lookup:
         stored = StoredPart.of(row) if row else None
         if stored and self._job.trusted and stored.digest == part.digest and stored.lasting:
             prepared.stored = stored
+            stored.name(part)
         else:
             prepared.entries = self._entries(part, stored.known() if stored else {})
         return prepared
 
-    def _entries(self, part: Part, known: dict[bytes, tuple[EncodedEntry, Extras | None]]) -> list[Seen]:
+    def _entries(self, part: Part, known: dict[bytes, Known]) -> list[Seen]:
         beside_databases = left_out(part.folder, part.entries) if self._databases else frozenset[bytes]()
         entries = []
         for (name, found), status in zip(part.entries, part.statuses, strict=True):
@@ -181,12 +195,18 @@ class Lookup:
             beside = part.companions.get(name, ())
             identity = self._hash(b"".join((status, name, *map(status_bytes, beside))))
             seen = Seen(name, found, identity, beside)
-            if known and (each := known.get(seen.identity)) and self._still_stored(*each):
-                seen.entry, seen.extras = each
-                if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
-                    seen.entry[MORE]["link"] = link_key(self._hash, found)
+            if known and (each := known.get(seen.identity)):
+                self._know(seen, *each)
             entries.append(seen)
         return entries
+
+    def _know(self, seen: Seen, tail: bytes, extras: Extras | None) -> None:
+        entry = unpack_tail(seen.name, tail)
+        if not self._still_stored(entry, extras):
+            return
+        if seen.found.st_nlink > 1 and stat.S_ISREG(seen.found.st_mode):
+            entry[MORE]["link"] = link_key(self._hash, seen.found)
+        seen.entry, seen.extras = entry, extras
 
     def _still_stored(self, entry: EncodedEntry, extras: Extras | None) -> bool:
         """Whether a cached entry's blobs are there: known of all, or looked up one by one."""

@@ -29,8 +29,7 @@ from opsd.backup.reading import FileReader
 from opsd.backup.work import Job, Result
 from opsd.model import EntryType
 from opsd.repository.cutters import ContentWriter, PageWriter
-from opsd.repository.format import pack_map
-from opsd.repository.listing import HunkPlace, encode_hunk, encode_root
+from opsd.repository.listing import HunkPlace, encode_hunk, encode_root, join_entries, pack_tail
 from opsd.repository.references import FrameSet
 from opsd.repository.writer import LISTING
 from opsd.sources.files import FileTree
@@ -136,7 +135,10 @@ class TreeBackup:
             needs.add(part.frames, part.page_maps)
             users.update(part.users)
             groups.update(part.groups)
-        folders = [(part.folder.path, stored.entries) for part, stored in zip(prepared.group, parts, strict=True)]
+        folders = [
+            (part.folder.path, join_entries(stored.names, stored.tails))
+            for part, stored in zip(prepared.group, parts, strict=True)
+        ]
         content = job.blobs.add_whole(job.domain, encode_hunk(users, groups, folders), LISTING)
         needs.frames.add_references(content if isinstance(content, bytes) else content[1])
         entries, files, sizes = zip(*(part.totals for part in parts), strict=True)
@@ -166,7 +168,10 @@ class TreeBackup:
                 extras[len(entries)] = more
             entries.append(entry)
             identities.append(identity)
-        return self._listed(prepared.part, entries, (identities, extras), lasting=lasting)
+        part = self._listed(prepared.part, entries, (identities, extras), lasting=lasting)
+        listed = {seen.name for seen in prepared.entries}
+        part.left_out = [place for place, (name, _) in enumerate(prepared.part.entries) if name not in listed]
+        return part
 
     def _listed(
         self, part: Part, entries: list[EncodedEntry], kept: tuple[list[bytes], dict[int, Extras]], *, lasting: bool
@@ -181,7 +186,9 @@ class TreeBackup:
         return StoredPart(
             digest=part.digest,
             lasting=lasting,
-            entries=pack_map(entries),
+            left_out=[],
+            tails=[pack_tail(entry) for entry in entries],
+            names=[entry[0] for entry in entries],
             totals=(
                 len(entries),
                 sum(entry[TYPE] == EntryType.FILE for entry in entries),

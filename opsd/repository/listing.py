@@ -27,6 +27,10 @@ _PART_EVERY: Final = 512
 
 _TYPES: Final = {int(each): each for each in EntryType}
 
+#: How MessagePack begins an array of an entry's nine items, and of the eight without its name.
+_NINE: Final = b"\x99"
+_EIGHT: Final = b"\x98"
+
 PathParts = tuple[bytes, ...]
 
 
@@ -111,6 +115,25 @@ def decode_entry(value: Sequence[Any]) -> Entry:
         pages=as_content(more.get("pages")),
         changed=bool(more.get("changed")),
     )
+
+
+def pack_tail(entry: Sequence[Any]) -> bytes:
+    """An encoded entry but for its name, so that one who knows the name can put it in front again."""
+    return pack_map(entry[1:])[1:]
+
+
+def unpack_tail(name: bytes, tail: bytes) -> list[Any]:
+    """The encoded entry."""
+    return [name, *unpack_map("an entry", _EIGHT + tail)]
+
+
+def join_entries(names: Sequence[bytes], tails: Sequence[bytes]) -> bytes:
+    """What `pack_map` makes of the entries."""
+    packer = msgpack.Packer(use_bin_type=True)
+    parts = [packer.pack_array_header(len(tails))]
+    for name, tail in zip(names, tails, strict=True):
+        parts += (_NINE, packer.pack(name), tail)
+    return b"".join(parts)
 
 
 def encode_hunk(

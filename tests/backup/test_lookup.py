@@ -7,8 +7,10 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from zlib import crc32
 
+import msgpack
 import pytest
 
+from opsd.backup.cache import Cache
 from opsd.backup.images import ImageTaker
 from opsd.backup.snapshot import Planned
 from opsd.backup.tree import TreeBackup
@@ -19,7 +21,7 @@ from opsd.sources.files import FileTree
 from opsd.sources.options import FilesSource
 from opsd.sources.protocol import FoundFolder, Readable
 from opsd.sources.sqlite import image
-from tests.support.engine import World, make_tree
+from tests.support.engine import World, files, make_tree
 
 #: So late that no change of a test is too near to the reading; and so early that each is.
 LATE = 2_000_000_000_000_000_000
@@ -351,3 +353,20 @@ class TestDatabases:
         night(world, source(root, page_map=("050",)))
         assert entries(world, root)["a/050"].pages is not None
         assert night(world, source(root, page_map=("050",))) == 0
+
+
+def test_the_cache_tells_no_names_and_without_the_index_key_nothing(tmp_path: Path) -> None:
+    """Who steals the state folder learns hashes; the index key, which a host has, opens rows in which no name stands."""
+    named = {f"secret-plan/secret-{number}": b"content %d" % number for number in range(20)}
+    world = World.new(tmp_path / "world", clock=FixedClock(2_000_000_000_000_000_000))
+    world.backup(files(make_tree(tmp_path / "tree", named)))
+    place = world.open()
+    path = place.cache / "files.sqlite"
+    stored = b"".join(each.read_bytes() for each in path.parent.glob("files.sqlite*"))
+    assert b"secret-" not in stored
+    with closing(Cache(path, place.place.ring.index())) as cache:
+        rows = cache.execute("SELECT key, value FROM parts").fetchall()
+        opened = [cache.opened(key, value) for key, value in rows]
+    assert len(opened) > 1
+    assert all(each is not None for each in opened)
+    assert b"secret-" not in msgpack.packb(opened)
