@@ -33,11 +33,20 @@ class MeddledTree(FileTree):
     """A tree that changes after a folder's entries were found, before any is read."""
 
     meddle: Meddle
+    device = 0
 
     def folders(self) -> Iterator[FoundFolder]:
         for folder in super().folders():
             self.meddle(folder.path)
+            if self.device:
+                folder.entries[:] = [(name, on_device(found, self.device)) for name, found in folder.entries]
             yield folder
+
+
+def on_device(found: os.stat_result, number: int) -> os.stat_result:
+    """As after a reboot that numbered devices otherwise."""
+    times = {name: getattr(found, name) for name in ("st_mtime_ns", "st_ctime_ns", "st_rdev", "st_blocks")}
+    return os.stat_result((*found[:2], number, *found[3:10]), times)
 
 
 @contextmanager
@@ -47,12 +56,15 @@ def take(real: bytes, found: os.stat_result) -> Iterator[Readable | None]:
         yield taken
 
 
-def source(root: Path, meddle: Meddle | None = None, taker: ImageTaker | None = None, **options: object) -> Planned:
+def source(
+    root: Path, meddle: Meddle | None = None, taker: ImageTaker | None = None, device: int = 0, **options: object
+) -> Planned:
     chosen = FilesSource(paths=(str(root),), **options)  # type: ignore[arg-type]
 
     def work(job: Job) -> Result:
         tree = MeddledTree(job.label, chosen, job.reporter)
         tree.meddle = meddle or (lambda _: None)
+        tree.device = device
         return TreeBackup(job, tree, chosen, taker or (lambda *_: nullcontext())).back_up()
 
     return Planned(label="files", kind="files", work=work)
@@ -191,6 +203,28 @@ class TestChanged:
         night(world, source(root))
         assert world.contents() == on_disk(root)
 
+    def test_another_file_of_the_same_moment_is_not_taken_for_the_one_that_was_there(
+        self, world: World, root: Path
+    ) -> None:
+        one, other = root / "one/file", root.parent / "other/file"
+        one.parent.mkdir()
+        other.parent.mkdir()
+        for _ in range(1000):
+            # A kernel may give a finer time to what was looked at before, as Python's own functions do.
+            one.unlink(missing_ok=True)
+            other.unlink(missing_ok=True)
+            for path, content in ((one, b"content"), (other, b"CONTENT")):
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+                os.write(descriptor, content)
+                os.close(descriptor)
+            if one.stat().st_ctime_ns == other.stat().st_ctime_ns:
+                break
+        night(world, source(root))
+        one.parent.rename(root.parent / "aside")
+        other.parent.rename(root / "one")
+        assert night(world, source(root)) == len(b"CONTENT")
+        assert world.contents() == on_disk(root)
+
     def test_what_can_be_read_no_more_is_counted_and_tried_again(self, world: World, root: Path) -> None:
         (root / "a/pipe").write_bytes(b"a file yet")
 
@@ -243,6 +277,14 @@ class TestLinks:
         (root / "a/new").write_bytes(b"new")
         night(world, source(root))
         assert len({entries(world, root)[name].link for name in ("a/001", "b/link", "b/third")}) == 1
+
+    def test_names_stay_together_when_the_number_of_their_device_changes(self, world: World, root: Path) -> None:
+        os.link(root / "a/001", root / "b/link")
+        night(world, source(root))
+        (root / "b/050").unlink()  # So that one of the two folders is listed anew.
+        assert night(world, source(root, device=4711)) == 0
+        found = entries(world, root)
+        assert found["a/001"].link == found["b/link"].link is not None
 
     def test_a_file_that_changed_between_its_names_is_not_taken_for_what_it_was(self, world: World, root: Path) -> None:
         os.link(root / "a/001", root / "b/link")
