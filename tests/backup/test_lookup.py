@@ -20,7 +20,7 @@ from opsd.sources.files import FileTree
 from opsd.sources.options import FilesSource
 from opsd.sources.protocol import FoundFolder, Readable
 from opsd.sources.sqlite import image
-from tests.support.engine import World, make_tree
+from tests.support.engine import SMALL, World, make_tree
 
 #: So late that no change of a test is too near to the reading; and so early that each is.
 LATE = 2_000_000_000_000_000_000
@@ -390,7 +390,9 @@ class TestDatabases:
 
     def test_small_ones_among_many_files_are_images_too(self, world: World, root: Path) -> None:
         for number in range(5):
-            database(root / f"a/{number}.db").close()
+            with closing(sqlite3.connect(root / f"a/{number}.db")) as connection:
+                connection.executescript("PRAGMA page_size = 512; CREATE TABLE t (x);")
+        assert (root / "a/0.db").stat().st_size <= SMALL.cut_min
         night(world, source(root, taker=take))
         assert all(entries(world, root)[f"a/{number}.db"].pages for number in range(5))
 
