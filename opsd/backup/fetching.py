@@ -176,14 +176,10 @@ class Fetcher:
         self._places.clear()
 
     def _answers(self, batch: _Batch) -> list[Attributes | None]:
-        """A batch's answers; those of earlier ones of the same scout come first."""
-        for other in self._out:
-            if other.scout is batch.scout and other.answers is None:
-                answers: Any = other.scout.answer() if other.scout else None
-                other.answers = answers or [None] * len(other.files)
-            if other is batch:
-                break
-        assert batch.answers is not None
+        """The answers of the oldest batch that is out: those of its scout before it were taken when it became that."""
+        if batch.answers is None:
+            answers: Any = batch.scout.answer() if batch.scout else None
+            batch.answers = answers or [None] * len(batch.files)
         return batch.answers
 
     def _retire(self) -> None:

@@ -17,11 +17,12 @@ from opsd.backup.tree import TreeBackup
 from opsd.backup.work import Job, Result
 from opsd.clock import FixedClock
 from opsd.model import Entry, EntryType, Outcome
+from opsd.repository.listing import folder_parts
 from opsd.sources.files import FileTree
 from opsd.sources.options import FilesSource
 from opsd.sources.protocol import FoundFolder, Readable
 from opsd.sources.sqlite import image
-from tests.support.engine import World, files, make_tree
+from tests.support.engine import SMALL, World, files, make_tree
 
 #: So late that no change of a test is too near to the reading; and so early that each is.
 LATE = 2_000_000_000_000_000_000
@@ -35,11 +36,20 @@ class MeddledTree(FileTree):
     """A tree that changes after a folder's entries were found, before any is read."""
 
     meddle: Meddle
+    device = 0
 
     def folders(self) -> Iterator[FoundFolder]:
         for folder in super().folders():
             self.meddle(folder.path)
+            if self.device:
+                folder.entries[:] = [(name, on_device(found, self.device)) for name, found in folder.entries]
             yield folder
+
+
+def on_device(found: os.stat_result, number: int) -> os.stat_result:
+    """As after a reboot that numbered devices otherwise."""
+    times = {name: getattr(found, name) for name in ("st_mtime_ns", "st_ctime_ns", "st_rdev", "st_blocks")}
+    return os.stat_result((*found[:2], number, *found[3:10]), times)
 
 
 @contextmanager
@@ -49,12 +59,15 @@ def take(real: bytes, found: os.stat_result) -> Iterator[Readable | None]:
         yield taken
 
 
-def source(root: Path, meddle: Meddle | None = None, taker: ImageTaker | None = None, **options: object) -> Planned:
+def source(
+    root: Path, meddle: Meddle | None = None, taker: ImageTaker | None = None, device: int = 0, **options: object
+) -> Planned:
     chosen = FilesSource(paths=(str(root),), **options)  # type: ignore[arg-type]
 
     def work(job: Job) -> Result:
         tree = MeddledTree(job.label, chosen, job.reporter)
         tree.meddle = meddle or (lambda _: None)
+        tree.device = device
         return TreeBackup(job, tree, chosen, taker or (lambda *_: nullcontext())).back_up()
 
     return Planned(label="files", kind="files", work=work)
@@ -193,6 +206,28 @@ class TestChanged:
         night(world, source(root))
         assert world.contents() == on_disk(root)
 
+    def test_another_file_of_the_same_moment_is_not_taken_for_the_one_that_was_there(
+        self, world: World, root: Path
+    ) -> None:
+        one, other = root / "one/file", root.parent / "other/file"
+        one.parent.mkdir()
+        other.parent.mkdir()
+        for _ in range(1000):
+            # A kernel may give a finer time to what was looked at before, as Python's own functions do.
+            one.unlink(missing_ok=True)
+            other.unlink(missing_ok=True)
+            for path, content in ((one, b"content"), (other, b"CONTENT")):
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+                os.write(descriptor, content)
+                os.close(descriptor)
+            if one.stat().st_ctime_ns == other.stat().st_ctime_ns:
+                break
+        night(world, source(root))
+        one.parent.rename(root.parent / "aside")
+        other.parent.rename(root / "one")
+        assert night(world, source(root)) == len(b"CONTENT")
+        assert world.contents() == on_disk(root)
+
     def test_what_can_be_read_no_more_is_counted_and_tried_again(self, world: World, root: Path) -> None:
         (root / "a/pipe").write_bytes(b"a file yet")
 
@@ -216,6 +251,7 @@ class TestChanged:
         self, tmp_path: Path, root: Path
     ) -> None:
         world = World.new(tmp_path / "world", clock=FixedClock(EARLY))
+        make_tree(root, {f"a/{number:04}": b"" for number in range(2100)})  # So that a hunk begins below the root.
         (root / "b/racy").write_bytes(b"racy")
         assert isinstance(world.clock, FixedClock)
         while (root / "b/racy").lstat().st_ctime_ns < (root / "b/099").stat().st_ctime_ns + 30_000_000:
@@ -245,6 +281,17 @@ class TestLinks:
         (root / "a/new").write_bytes(b"new")
         night(world, source(root))
         assert len({entries(world, root)[name].link for name in ("a/001", "b/link", "b/third")}) == 1
+
+    def test_names_stay_together_when_the_number_of_their_device_changes(self, world: World, root: Path) -> None:
+        os.link(root / "a/001", root / "b/link")
+        os.link(root / "a/002", root / "b/other")
+        night(world, source(root))
+        before = entries(world, root)["a/001"].link
+        (root / "b/050").unlink()  # So that one of the two folders is listed anew.
+        assert night(world, source(root, device=4711)) == 0
+        found = entries(world, root)
+        assert found["a/001"].link == found["b/link"].link != before
+        assert found["a/002"].link == found["b/other"].link != found["b/link"].link
 
     def test_a_file_that_changed_between_its_names_is_not_taken_for_what_it_was(self, world: World, root: Path) -> None:
         os.link(root / "a/001", root / "b/link")
@@ -286,13 +333,12 @@ class TestLinks:
         """The first name is met too soon after a change, the last much later."""
         world = World.new(tmp_path / "world", clock=FixedClock(EARLY))
         assert isinstance(world.clock, FixedClock)
-        make_tree(root, {f"a/{number:04}": b"" for number in range(2100)})
+        make_tree(root, {f"a/{number:04}": b"" for number in range(2100)} | {"a/001": bytes(100_000)})
         os.link(root / "a/001", root / "b/link")
         clock = world.clock
         clock.advance((root / "a/001").stat().st_ctime_ns - EARLY)
         world.backup(source(root, meet(root, "b", lambda: clock.advance(NIGHT))))
-        (root / "a/001").rename(root / "a/of another folder")
-        assert night(world, source(root)) == len("a 1" * 10)
+        assert night(world, source(root, exclude=("001",))) >= 100_000
 
 
 def database(path: Path) -> sqlite3.Connection:
@@ -325,8 +371,10 @@ class TestDatabases:
     def test_also_where_the_two_are_parted_in_a_very_large_folder(self, world: World, tmp_path: Path) -> None:
         # A part of a listing ends after a name with such a checksum.
         name = next(name for number in range(10_000) if crc32((name := f"x{number}.db").encode()) % 512 == 0)
-        root = make_tree(tmp_path / "tree", {f"many/{number:04}": b"" for number in range(2500)})
+        root = make_tree(tmp_path / "tree", {f"many/{number:04}": b"" for number in range(2600)})
         with closing(database(root / "many" / name)) as connection:
+            names = sorted(os.listdir(os.fsencode(root / "many")))
+            assert [cut for cut in folder_parts(names) if cut.stop == names.index(name.encode()) + 1]
             night(world, source(root, taker=take))
             connection.execute("INSERT INTO t VALUES (2)")
             night(world, source(root, taker=take))
@@ -344,7 +392,9 @@ class TestDatabases:
 
     def test_small_ones_among_many_files_are_images_too(self, world: World, root: Path) -> None:
         for number in range(5):
-            database(root / f"a/{number}.db").close()
+            with closing(sqlite3.connect(root / f"a/{number}.db")) as connection:
+                connection.executescript("PRAGMA page_size = 512; CREATE TABLE t (x);")
+        assert (root / "a/0.db").stat().st_size <= SMALL.cut_min
         night(world, source(root, taker=take))
         assert all(entries(world, root)[f"a/{number}.db"].pages for number in range(5))
 

@@ -223,7 +223,7 @@ class TestPatience:
         path.write_bytes(b"x")
         os.setxattr(path, "user.note", b"v" * 3000)
         for _ in range(40):
-            scout.ask((0, AREA_BYTES, AREA_BYTES, [wanted(path)] * 64))
+            scout.ask((0, AREA_BYTES, AREA_BYTES, [wanted(path) for _ in range(64)]))
         for _ in range(40):
             assert scout.answer() == [((b"user.note", b"v" * 3000),)] * 64
 
@@ -235,7 +235,7 @@ class TestPatience:
         process = process_of(scout)
         process.send_signal(signal.SIGSTOP)
         for _ in range(asked):
-            scout.ask((0, AREA_BYTES, AREA_BYTES, [wanted(tmp_path / "x")] * 64))
+            scout.ask((0, AREA_BYTES, AREA_BYTES, [wanted(tmp_path / "x") for _ in range(64)]))
         assert scout.answer() is None
         assert process.returncode == -signal.SIGKILL
         assert not scout.lives
