@@ -21,11 +21,29 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a store really does. `spool`: a folder where a file given to `put` is moved rather than copied, or None."""
+    """What a store really does; for what it lacks, opsd makes up or says so.
+
+    `spool`: a folder where a file given to `put` is moved rather than copied, or None. `conditional_put`: it never stores over
+    what is there. `durable`: what it has taken survives a power cut. `checked_put`: it refuses bytes that were altered on
+    their way. `lists_at_once`: a listing shows what was put just before.
+    """
 
     spool: Path | None = None
     conditional_put: bool = True
     durable: bool = True
+    checked_put: bool = True
+    lists_at_once: bool = True
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What it lacks, and what that means, a sentence each."""
+        told = {
+            "it can't sync files: after a power cut there, the newest objects may be missing": self.durable,
+            "it stores over what is there: opsd looks before each put": self.conditional_put,
+            "it checks no checksum: opsd reads back what it put": self.checked_put,
+            "a listing does not show at once what was put: opsd prunes nothing there": self.lists_at_once,
+        }
+        return tuple(text for text, has in told.items() if not has)
 
 
 class Store(Protocol):

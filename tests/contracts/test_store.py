@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,31 +17,69 @@ from opsd.storage.folder import FolderStore
 from opsd.storage.memory import MemoryStore
 from opsd.storage.protocol import Store
 from opsd.storage.retry import RetryingStore
+from opsd.storage.s3 import S3Store
+from opsd.storage.sftp import SftpStore
+from tests.support.s3 import S3Server
+from tests.support.sshd import Server
+
+pytest_plugins = ["tests.support.stores"]
 
 NAME = "packs/ab/" + "c" * 64
 NOW = 1_800_000_000 * 10**9
 
 
-def folder(path: Path) -> Store:
+Make = Callable[[Path, pytest.FixtureRequest], AbstractContextManager[Store]]
+
+
+def folder(path: Path, _: pytest.FixtureRequest) -> AbstractContextManager[Store]:
     return FolderStore.create(path / "store")
 
 
-def memory(_path: Path) -> Store:
-    return MemoryStore(FixedClock(NOW))
+def memory(_path: Path, _: pytest.FixtureRequest) -> AbstractContextManager[Store]:
+    return nullcontext(MemoryStore(FixedClock(NOW)))
 
 
-def faulty(path: Path) -> Store:
-    return FaultyStore(memory(path))
+def faulty(_path: Path, _: pytest.FixtureRequest) -> AbstractContextManager[Store]:
+    return nullcontext(FaultyStore(MemoryStore(FixedClock(NOW))))
 
 
-def retrying(path: Path) -> Store:
-    return RetryingStore(folder(path))
+def retrying(path: Path, _: pytest.FixtureRequest) -> AbstractContextManager[Store]:
+    return nullcontext(RetryingStore(FolderStore.create(path / "store")))
 
 
-@pytest.fixture(params=[folder, memory, faulty, retrying], ids=lambda make: make.__name__)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    make: Callable[[Path], Store] = request.param
-    return make(tmp_path)
+def sftp(path: Path, request: pytest.FixtureRequest) -> AbstractContextManager[Store]:
+    server: Server = request.getfixturevalue("sftp_server")
+    return SftpStore.create(server.options(path / "store"))
+
+
+def s3(request: pytest.FixtureRequest, server: str) -> AbstractContextManager[Store]:
+    running: S3Server = request.getfixturevalue(server)
+    return S3Store.create(running.options(running.new_bucket()), FixedClock(NOW))
+
+
+def s3_as_aws(_path: Path, request: pytest.FixtureRequest) -> AbstractContextManager[Store]:
+    return s3(request, "checking_moto")
+
+
+def s3_without_checksums(_path: Path, request: pytest.FixtureRequest) -> AbstractContextManager[Store]:
+    return s3(request, "moto")
+
+
+def s3_without_conditions(_path: Path, request: pytest.FixtureRequest) -> AbstractContextManager[Store]:
+    return s3(request, "rclone")
+
+
+MAKERS: list[Make] = [
+    *(folder, memory, faulty, retrying, sftp),
+    *(s3_as_aws, s3_without_checksums, s3_without_conditions),
+]
+
+
+@pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    make: Make = request.param
+    with make(tmp_path, request) as made:
+        yield made
 
 
 def names(store: Store, prefix: str) -> list[str]:
@@ -95,11 +134,12 @@ def test_a_buffer_is_filled_up_to_the_end_of_the_object(module_store: Store, off
     assert bytes(buffer) == part + b"-" * (size - count)
 
 
-@pytest.fixture(scope="module", params=[folder, memory, faulty, retrying], ids=lambda make: make.__name__)
-def module_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store: Store = request.param(tmp_path_factory.mktemp("store"))
-    store.put(NAME, b"0123456789")
-    return store
+@pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)
+def module_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    make: Make = request.param
+    with make(tmp_path_factory.mktemp("store"), request) as made:
+        made.put(NAME, b"0123456789")
+        yield made
 
 
 def test_an_object_put_again_with_equal_length_stays_as_it_is(store: Store) -> None:

@@ -1,0 +1,315 @@
+"""One SFTP session on an SSH connection of its own, with many requests under way at once.
+
+Promise: nobody logs in to a server whose key does not stand in known_hosts. Every request gets its answer, or the session
+is lost: StoreUnavailable, and it is good for nothing any more.
+
+paramiko's own SFTP methods wait for each answer, hide the server's status codes and know neither its extensions nor its
+limits. So requests go through the protected methods beneath them (`_async_request`, `_read_response`), here and nowhere else.
+"""
+
+import logging
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import paramiko
+from paramiko.sftp import CMD_EXTENDED, CMD_INIT, CMD_STATUS, CMD_VERSION, SFTP_OK, SFTPError
+
+from opsd.errors import StorageError, StoreUnavailable
+
+# What paramiko's threads log would else reach the terminal by logging's last resort; failures are raised.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+#: GCM needs no second pass for a MAC: half the processor time of CTR with HMAC-SHA-256.
+_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
+_MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
+
+#: What every server takes (draft-ietf-secsh-filexfer-02, section 3), and the most that is asked of one that takes more.
+_LEAST_BLOCK = 32 << 10
+_MOST_BLOCK = 255 << 10
+
+#: What may fail in paramiko when a connection breaks.
+_BREAKS = (paramiko.SSHException, SFTPError, EOFError, OSError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftpOptions:
+    """A folder on a server, and how to get there. `timeout` in seconds: how long a server may say nothing.
+
+    `path` is absolute, or relative to where the login leads. `connections` transfer at once, each on its own.
+    """
+
+    host: str
+    user: str
+    path: str
+    key: Path
+    known_hosts: Path
+    port: int = 22
+    connections: int = 4
+    timeout: float = 60.0
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}:{self.path}"
+
+
+class Refused(Exception):
+    """The server did not do it; `code` is one of draft-ietf-secsh-filexfer-02, section 7."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text or f"status {code}")
+        self.code = code
+
+
+class _Client(paramiko.SFTPClient):
+    """paramiko's client, which forgets the extensions that the server offers."""
+
+    extensions: frozenset[str]
+
+    def _send_version(self) -> int:
+        wire: Any = self
+        hello = paramiko.Message()
+        hello.add_int(3)
+        wire._send_packet(CMD_INIT, hello)  # noqa: SLF001 - see the module's docstring
+        kind, body = wire._read_packet()  # noqa: SLF001 - see the module's docstring
+        if kind != CMD_VERSION:
+            raise SFTPError("no SFTP server")
+        message = paramiko.Message(body)
+        version = message.get_int()
+        offered = set()
+        while message.get_remainder():
+            offered.add(message.get_text())
+            message.get_string()
+        self.extensions = frozenset(offered)
+        return version
+
+    def _write_all(self, out: bytes) -> None:
+        # A packet goes out in pieces of 32 KiB: of a view, what is left need not be copied each time (a fifth of the time).
+        super()._write_all(memoryview(out))  # type: ignore[misc]
+
+
+class _Answers:
+    """Where paramiko delivers what the server answers, in any order."""
+
+    def __init__(self) -> None:
+        self.arrived: dict[int, tuple[int, paramiko.Message]] = {}
+
+    def _async_response(self, kind: int, message: paramiko.Message, number: int) -> None:
+        self.arrived[number] = (kind, message)
+
+
+class Session:
+    """Requests and their answers; for one thread at a time. Close it when done."""
+
+    def __init__(self, client: paramiko.SSHClient, channel: paramiko.Channel, name: str) -> None:
+        self._connection = client
+        self._name = name
+        self._answers = _Answers()
+        self._waiting: set[int] = set()
+        self._lost = False
+        self._client: Any = _Client(channel)
+        self.read_block, self.write_block = self._limits()
+
+    def _limits(self) -> tuple[int, int]:
+        """How many bytes to ask for and to send at a time."""
+        if not self.offers("limits@openssh.com"):
+            return _LEAST_BLOCK, _LEAST_BLOCK
+        _, message = self.call(CMD_EXTENDED, "limits@openssh.com")
+        message.get_int64()  # Of a whole packet.
+        # Zero: the server has no limit to tell.
+        read, write = (message.get_int64() or _LEAST_BLOCK for _ in range(2))
+        return min(read, _MOST_BLOCK), min(write, _MOST_BLOCK)
+
+    def offers(self, extension: str) -> bool:
+        """Whether the server knows this extension."""
+        return extension in self._client.extensions
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection broke."""
+        return self._lost
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether somebody else may use it: alive, and no answer is under way."""
+        return not self._lost and not self._waiting
+
+    def ask(self, kind: int, *parts: Any) -> int:
+        """Send a request; its number leads to the answer."""
+        try:
+            number: int = self._client._async_request(self._answers, kind, *parts)  # noqa: SLF001 - see the module
+        except _BREAKS as error:
+            self._lose(error)
+        self._waiting.add(number)
+        return number
+
+    def answer(self, number: int) -> tuple[int, paramiko.Message]:
+        """Wait for an answer: its kind, and what it holds.
+
+        Raises:
+            Refused: the answer is a status other than OK.
+        """
+        try:
+            while number not in self._answers.arrived:
+                self._client._read_response()  # noqa: SLF001 - see the module's docstring
+        except _BREAKS as error:
+            self._lose(error)
+        self._waiting.discard(number)
+        kind, message = self._answers.arrived.pop(number)
+        if kind == CMD_STATUS and (code := message.get_int()) != SFTP_OK:
+            raise Refused(code, message.get_string().decode(errors="replace"))
+        return kind, message
+
+    def call(self, kind: int, *parts: Any) -> tuple[int, paramiko.Message]:
+        """Send a request and wait for its answer."""
+        return self.answer(self.ask(kind, *parts))
+
+    def drain(self) -> None:
+        """Wait for all answers under way, whatever they say."""
+        for number in sorted(self._waiting):
+            try:
+                self.answer(number)
+            except Refused:
+                continue
+
+    def _lose(self, error: Exception) -> NoReturn:
+        self._lost = True
+        # A server that says nothing is a TimeoutError without a text.
+        problem = str(error).lower() or ("no answer" if isinstance(error, TimeoutError) else type(error).__name__)
+        raise StoreUnavailable(
+            f"the connection to {self._name} broke: {problem}", hint="see whether the server is up, and its log"
+        ) from error
+
+    def close(self) -> None:
+        """Close the connection, whatever is under way."""
+        self._connection.close()
+
+
+def connect(options: SftpOptions) -> Session:
+    """Log in.
+
+    Raises:
+        StoreUnavailable: no server there, or it broke off: may pass.
+        StorageError: its key is unknown or has changed, or it refuses the login.
+    """
+    client = paramiko.SSHClient()
+    try:
+        _log_in(client, options)
+        return _open_session(client, options)
+    except StorageError:
+        client.close()
+        raise
+    except Exception as error:
+        # paramiko raises whatever its parsers stumble over when bytes were altered on their way.
+        client.close()
+        raise _login_failure(error, options) from error
+
+
+def _log_in(client: paramiko.SSHClient, options: SftpOptions) -> None:
+    key = _login_key(options)
+    _load_known_hosts(client, options)
+    client.connect(
+        options.host,
+        options.port,
+        options.user,
+        pkey=key,
+        sock=_dial(options),
+        allow_agent=False,
+        look_for_keys=False,
+        transport_factory=_transport,
+        timeout=options.timeout,
+        banner_timeout=options.timeout,
+        auth_timeout=options.timeout,
+    )
+
+
+def _login_key(options: SftpOptions) -> paramiko.PKey:
+    try:
+        return paramiko.PKey.from_path(options.key)
+    except (paramiko.PasswordRequiredException, TypeError) as error:  # What cryptography raises for it.
+        hint = "make a key of its own for opsd: ssh-keygen -t ed25519 -N ''"
+        raise StorageError(f"the key {options.key} needs a passphrase", hint=hint) from error
+    except (OSError, ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
+        hint = "name a private key that ssh-keygen made"
+        raise StorageError(f"can't read the key {options.key}: {str(error).lower()}", hint=hint) from error
+
+
+def _load_known_hosts(client: paramiko.SSHClient, options: SftpOptions) -> None:
+    client.set_missing_host_key_policy(_RefuseUnknown(options))
+    try:
+        client.load_host_keys(str(options.known_hosts))
+    except (OSError, ValueError, paramiko.SSHException) as error:
+        hint = f"make it: {_keyscan(options)}"
+        raise StorageError(f"can't read {options.known_hosts}: {str(error).lower()}", hint=hint) from error
+
+
+def _dial(options: SftpOptions) -> socket.socket:
+    connection = socket.create_connection((options.host, options.port), options.timeout)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # tcp(7): else a server that vanished is noticed by whoever sends only after a quarter of an hour.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.timeout * 1000))
+    return connection
+
+
+def _transport(connection: Any, **more: Any) -> paramiko.Transport:
+    transport = paramiko.Transport(connection, **more)
+    security = transport.get_security_options()
+    security.ciphers = _CIPHERS
+    security.digests = _MACS
+    return transport
+
+
+def _open_session(client: paramiko.SSHClient, options: SftpOptions) -> Session:
+    transport = client.get_transport()
+    if transport is None:
+        raise EOFError("the connection was closed")
+    channel = transport.open_session(timeout=options.timeout)
+    channel.settimeout(options.timeout)
+    try:
+        channel.invoke_subsystem("sftp")
+        return Session(client, channel, str(options))
+    except (paramiko.SSHException, SFTPError) as error:
+        if not transport.is_active():
+            raise
+        hint = "see 'Subsystem sftp' and 'ForceCommand' in the server's sshd_config(5)"
+        raise StorageError(f"{options.host} offers {options.user} no SFTP", hint=hint) from error
+
+
+class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
+    """No key is trusted because a server shows it."""
+
+    def __init__(self, options: SftpOptions) -> None:
+        self._options = options
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        del client
+        raise StorageError(
+            f"the host key of {hostname} is unknown: {self._options.known_hosts} has none, and the server shows "
+            f"{key.get_name()} {key.fingerprint}",
+            hint=f"ask the server's administrator whether it is that one, then: {_keyscan(self._options)}",
+        )
+
+
+def _keyscan(options: SftpOptions) -> str:
+    return f"ssh-keyscan -p {options.port} {options.host} >> {options.known_hosts}"
+
+
+def _login_failure(error: Exception, options: SftpOptions) -> StorageError:
+    """Which StorageError it is that no session came of it."""
+    text = str(error).lower() or type(error).__name__
+    if isinstance(error, paramiko.BadHostKeyException):
+        place = options.host if options.port == 22 else f"'[{options.host}]:{options.port}'"
+        return StorageError(
+            f"the host key of {options.host} has changed: it shows {error.key.get_name()} {error.key.fingerprint}, and "
+            f"{options.known_hosts} has {error.expected_key.get_name()} {error.expected_key.fingerprint}",
+            hint="somebody may stand between: ask the server's administrator. If it has a new key: ssh-keygen -f "
+            f"{options.known_hosts} -R {place}, then {_keyscan(options)}",
+        )
+    # paramiko calls it a failed authentication too when the connection breaks, or nothing comes, meanwhile.
+    if isinstance(error, paramiko.AuthenticationException) and not ("eof" in text or "timeout" in text):
+        hint = f"put the public part of {options.key} into {options.user}'s authorized_keys there; the server's log says more"
+        return StorageError(f"{options.host} refuses {options.user} with the key {options.key}", hint=hint)
+    return StoreUnavailable(
+        f"can't reach {options.host} port {options.port}: {text}",
+        hint="see whether the server is up and its name right",
+    )
