@@ -16,6 +16,7 @@ from opsd.backup.listings import (
     SNAPSHOTS,
     TRANSFERRED,
     Listing,
+    expected,
     lacking,
     list_source,
     list_target,
@@ -126,8 +127,10 @@ class Copy:
 
     def _look(self, before: CopyMemory) -> tuple[Listing, Listing, Visit]:
         """What both list, and the history that this shows; only what was never seen is read."""
-        source = list_source(self._source)
-        target = list_target(self._target)
+        with expected(f"the source of copy {self._name}", filled=bool(before.repository)):
+            source = list_source(self._source)
+        with expected(f"copy {self._name}", filled=bool(before.repository)):
+            target = list_target(self._target)
         refuse_emptied(source, target, before, self._name)
         refuse_other(self._source, self._target, source, target, self._name)
         witness = partial(self._vouching, before)

@@ -5,7 +5,7 @@ says why; numbers of manifests that can't be read are given the benefit of the d
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -91,6 +91,12 @@ def disagreements(now: Visit, before: Visit) -> Iterator[str]:
     twice = _twice({**now.source.snapshots, **now.target.snapshots, **before.source.snapshots})
     if twice:
         yield f"several snapshots of one host bear one number: {_numbers(twice)}"
+
+
+def lost_numbers(shown: Iterable[str], dropped: Collection[Number], before: History) -> str:
+    """The numbers of manifests that were shown before, are not among these names, and were not dropped; empty if there are none."""
+    names = frozenset(shown)
+    return _numbers({number for name, number in before.snapshots.items() if name not in names} - set(dropped))
 
 
 def _skipped(numbers: Iterable[Number]) -> Iterator[Number]:

@@ -4,7 +4,8 @@ Promise: an empty list is never "nothing there" where something was; a copy of a
 is to be filled, are refused before anything is written.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from opsd.backup.copy_run import CopyKeys
@@ -17,6 +18,7 @@ from opsd.errors import (
     NewerFormat,
     NotARepository,
     ObjectDamaged,
+    StoreGone,
 )
 from opsd.repository.catalog import marked_snapshots
 from opsd.repository.format import pack_name
@@ -41,6 +43,24 @@ def list_source(store: Store) -> Listing:
 def list_target(store: Store) -> Listing:
     """All that stands there, in one listing."""
     return {info.name: info for info in store.list("")}
+
+
+@contextmanager
+def expected(what: str, *, filled: bool) -> Iterator[None]:
+    """A store whose folder is gone was rolled back, unmounted or emptied, if it was filled before.
+
+    Raises:
+        HistoryDisagrees: it was.
+    """
+    try:
+        yield
+    except StoreGone as error:
+        if not filled:
+            raise
+        raise HistoryDisagrees(
+            f"{what} was filled before, and now {error}",
+            hint="is the right disk mounted there? nothing was written; do not run 'opsd init'",
+        ) from error
 
 
 def lacking(source: Listing, target: Listing) -> dict[str, ObjectInfo]:

@@ -6,7 +6,7 @@ import click
 
 from opsd.app.upkeep import check, mend
 from opsd.cli import output
-from opsd.cli.options import access_options, described, session
+from opsd.cli.options import described, reading_options, session
 from opsd.errors import UsageError
 from opsd.verify.check import CheckReport, Problem
 from opsd.verify.repair import Repaired
@@ -47,7 +47,7 @@ def _share(given: dict[str, Any]) -> float:
     "--read-data-subset", "subset", metavar="PERCENT", help="Read a sample of the packs, another one each time."
 )
 @click.option("--repair", "mends", is_flag=True, help="Mend what can be mended without a copy.")
-@access_options
+@reading_options
 def command(**given: Any) -> int:
     """Check the repository."""
     share = _share(given)

@@ -13,6 +13,7 @@ import click
 from opsd.app.session import Access, Session
 from opsd.cli.main import HELP, Invocation
 from opsd.cli.progress import Listener, listening
+from opsd.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Given = Mapping[str, Any]
@@ -28,6 +29,10 @@ _ACCESS = (
     click.option(
         "--key-file", metavar="FILE", type=click.Path(), help="Open with a recipient's key file ('opsd key generate')."
     ),
+)
+
+from_option = click.option(
+    "--from", "copy", metavar="NAME", help="Read this copy of 'copies:' or 'pulls:' instead of the repository."
 )
 
 snapshot_argument = click.argument("snapshot", metavar="SNAPSHOT")
@@ -55,6 +60,11 @@ def access_options(function: Command) -> Command:
     return function
 
 
+def reading_options(function: Command) -> Command:
+    """The same for commands that may read a copy instead."""
+    return access_options(from_option(function))
+
+
 def ask(prompt: str) -> str:
     """Ask for a secret on the terminal."""
     answer: str = click.prompt(prompt, hide_input=True, err=True, prompt_suffix=": ")
@@ -74,9 +84,14 @@ def configuration_path() -> str | None:
 
 def access_of(given: Given) -> Access:
     """How this command reaches its repository."""
+    if given.get("copy") and given.get("repository"):
+        raise UsageError(
+            "give either --from or --repository, not both", hint="a copy's own place may be a --repository too"
+        )
     return Access(
         configuration=configuration_path(),
         repository=given.get("repository"),
+        copy=given.get("copy"),
         kit=bool(given.get("kit")),
         kit_file=given.get("kit_file"),
         key_file=given.get("key_file"),

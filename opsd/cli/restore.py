@@ -12,7 +12,7 @@ from opsd.app.restores import Prepared, Restored, RestoreOptions
 from opsd.app.session import Session
 from opsd.app.times import parse_time
 from opsd.cli import output
-from opsd.cli.options import access_options, asker, described, session
+from opsd.cli.options import asker, described, reading_options, session
 from opsd.errors import UsageError
 from opsd.restore.browsing import Place
 from opsd.restore.plan import Plan
@@ -79,7 +79,7 @@ _LISTED = 20
     help="In place: do not keep what stands there now; drop a database that was replaced.",
 )
 @click.option("--yes", is_flag=True, help="In place: do not ask.")
-@access_options
+@reading_options
 def command(**given: Any) -> int:
     """Restore."""
     _refuse_nonsense(given)
