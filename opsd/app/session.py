@@ -244,23 +244,24 @@ class Session:
         repository = Repository.open(
             self.store, self.surroundings(writer=writer), self.unlock(), reader=reader, writer=writer
         )
-        if self.access.copy and self.has_state():
-            self._compare_copy(repository, self.access.copy)
+        if warning := self.older_state(repository):
+            self.reporter.warn(warning)
         return repository
 
-    def _compare_copy(self, repository: Repository, name: str) -> None:
-        """Warn where a copy no longer shows what it showed before; a restore goes on all the same."""
+    def older_state(self, repository: Repository) -> Warning | None:
+        """What is to be said of a copy that no longer shows what it showed before; a restore from it goes on all the same."""
+        name = self.access.copy
+        if not name or not self.has_state():
+            return None
         try:
             listed = [info.name for info in repository.place.store.list("snapshots/")]
             dropped = [number for note in repository.place.notes() for number in note.sequences]
             lost = lost_numbers(listed, dropped, CopyState(self.settings.state, name).read().visit.target)
         except (IntegrityError, StorageError) as error:
-            self.reporter.warn(Warning(subject=f"copy {name}", problem=str(error), hint=error.hint))
-            return
-        if lost:
-            problem = f"it shows an older state of itself: snapshots {lost}, which it held before, are gone"
-            hint = "find out why; 'opsd copy' fills it again"
-            self.reporter.warn(Warning(subject=f"copy {name}", problem=problem, hint=hint))
+            return Warning(subject=f"copy {name}", problem=str(error), hint=error.hint)
+        problem = f"it shows an older state of itself: snapshots {lost}, which it held before, are gone"
+        hint = "find out why; 'opsd copy' fills it again"
+        return Warning(subject=f"copy {name}", problem=problem, hint=hint) if lost else None
 
     def own_folders(self) -> frozenset[bytes]:
         """Folders that are opsd's own and never part of a source: repository, copies, state, cache."""

@@ -25,11 +25,12 @@ from opsd.backup.listings import (
     refuse_marked,
     refuse_other,
 )
-from opsd.backup.transfers import Spool, Transfers, is_whole
+from opsd.backup.transfers import Spool, Transfers
 from opsd.clock import Clock
 from opsd.errors import IntegrityError
 from opsd.events import Reporter, Total
 from opsd.repository.catalog import listed_again
+from opsd.repository.proof import problem_of, window
 from opsd.repository.witness import Witness
 from opsd.storage.protocol import ObjectInfo, Store
 
@@ -213,7 +214,8 @@ class Copy:
         missing = {
             name
             for name in self._done.damaged
-            if name.startswith(("packs/", "wal/")) and not (name in target and is_whole(self._target, target[name]))
+            if name.startswith(("packs/", "wal/"))
+            and not (name in target and problem_of(self._target, target[name], window()) is None)
         }
         return {info.name for info in wanted if missing and self._may_need(info.name, missing)}
 

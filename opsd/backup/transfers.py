@@ -135,16 +135,6 @@ class Transfers:
         return held
 
 
-def is_whole(store: Store, info: ObjectInfo) -> bool:
-    """Whether the bytes that a store holds are those that the name promises."""
-    found, place = hashlib.sha256(), 0
-    buffer = memoryview(bytearray(min(_WINDOW, max(info.size, 1))))
-    while place < info.size and (got := store.read_into(info.name, place, buffer)):
-        found.update(buffer[:got])
-        place += got
-    return found.digest() == digest_of(info.name)
-
-
 def _prove(name: str, promised: bytes, found: bytes) -> None:
     if promised != found:
         raise ObjectDamaged(name, "its bytes do not match its name")

@@ -78,7 +78,7 @@ def test_a_copy_is_no_part_of_a_source(desk: Desk) -> None:
     desk.ok("backup")
     desk.ok("copy")
     assert "disk is opsd's own and is left out" in desk.run("backup").err
-    assert "disk" not in desk.ok("ls", f"latest:{root}").text
+    assert "packs" not in desk.ok("ls", f"latest:{root}", "--recursive").text
 
 
 def test_an_unknown_name_and_no_copies_at_all_are_mistakes_of_the_caller(host: Desk, taken: Desk) -> None:
