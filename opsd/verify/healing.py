@@ -84,7 +84,6 @@ class Healing:
             for each in donor.transfers.bring(infos, lambda _: damaged):
                 if each.problem is None and self._stands(each.name):
                     self.healed[each.name] = donor.name
-                    self.reporter.tell(f"{each.name} comes back from {donor.name}")
         except StorageError as error:
             self._pass_over(donor, error)
 

@@ -1,6 +1,7 @@
 """A copy holds what its source holds, bit for bit, and says what can't be true."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from opsd.backup.copies import CopyReport
 from opsd.clock import DAY
 from opsd.errors import HistoryDisagrees, IntegrityError, KeyMissing, NotARepository, StoreFull, TryLater
-from opsd.repository.runs import Mark
+from opsd.repository.format import Kind, name_for
+from opsd.repository.runs import Mark, Note, Signed
 from opsd.storage.faulty import Fault, FaultyStore, Stop
 from opsd.storage.folder import FolderStore
 from opsd.storage.memory import MemoryStore
@@ -157,7 +159,8 @@ def test_a_snapshot_that_does_not_need_what_is_damaged_arrives(tmp_path: Path) -
     assert len(keyless.copy().held) == 2
 
 
-def test_damage_in_the_source_does_not_matter_where_the_copy_is_whole(nights: Nights, copier: Copier) -> None:
+def test_damage_in_the_source_does_not_matter_where_the_copy_is_whole(nights: Nights, tmp_path: Path) -> None:
+    copier = Copier.of(nights, tmp_path / "copier", keys=False)
     copier.copy()
     pack = largest_pack(nights.store)
     nights.store.put(pack, b"short", replace=True)
@@ -165,7 +168,7 @@ def test_damage_in_the_source_does_not_matter_where_the_copy_is_whole(nights: Ni
     report = copier.copy()
     assert list(report.damaged) == [pack]
     assert report.held == ()
-    assert copier.restored() == nights.truth
+    assert replace(copier, world=nights.world).restored() == nights.truth
 
 
 def test_a_damaged_manifest_does_not_stop_the_others(nights: Nights, copier: Copier) -> None:
@@ -357,12 +360,11 @@ def test_a_snapshot_removed_without_a_note_is_an_alarm_for_who_has_no_key(nights
 
 def test_a_note_that_a_stranger_signed_explains_nothing(nights: Nights, copier: Copier, tmp_path: Path) -> None:
     copier.copy()
-    stranger = Nights.new(tmp_path / "stranger")
-    stranger.nights(3)
-    stranger.later_prune()
-    stranger.later_prune()
-    for info in stranger.store.list("notes/"):
-        nights.store.put(info.name, stranger.store.read(info.name))
+    stranger, own = World.new(tmp_path / "stranger").open().place, nights.world.open().place
+    assert own.ring.writer
+    signed = Signed(ring=replace(stranger.ring, repository=own.ring.repository), settings=stranger.settings)
+    note = signed.encode_note(Note(event="dropped", time=START, sequences=((own.ring.writer.public().id, 1),)))
+    nights.store.put(name_for(Kind.NOTE, note, time=START), note)
     nights.store.delete(min(info.name for info in nights.store.list("snapshots/")))
     assert any("older state" in text for text in copier.copy().alarms)
 
