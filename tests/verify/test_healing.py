@@ -121,6 +121,19 @@ def test_only_right_bytes_are_taken_and_from_the_first_who_has_them(nights: Nigh
     assert heal(nights, nights.store, [one, two], tmp_path).healed == {}
 
 
+def test_what_the_store_does_not_give_back_is_not_healed(nights: Nights, tmp_path: Path) -> None:
+    class Forgetful(MemoryStore):
+        def put(self, name: str, content: bytes | memoryview | Path, *, replace: bool = False) -> None:
+            if not replace:
+                super().put(name, content)
+
+    copy = copy_of(nights, tmp_path / "one")
+    name = packs(nights.store)[0]
+    flip(nights.store, name)
+    store = Forgetful(nights.clock, nights.store._objects)
+    assert heal(nights, store, [copy], tmp_path).healed == {}
+
+
 def test_what_prune_dropped_does_not_come_back(nights: Nights, tmp_path: Path) -> None:
     nights.nights(2)
     old = copy_of(nights, tmp_path / "one")
