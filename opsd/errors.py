@@ -11,6 +11,7 @@ Promise: texts are lower case without a full stop, the remedy stands in `hint`, 
     │   └── HistoryDisagrees          a store shows an older state of itself, a gap, a number used twice
     ├── StorageError              1   a store did not do what it was asked
     │   ├── ObjectNotFound            no object of that name
+    │   ├── StoreGone                 its folder is not there, or empty
     │   ├── StoreFull                 no room
     │   ├── StoreReadOnly             not writable
     │   └── StoreUnavailable          may pass: worth another try
@@ -98,6 +99,10 @@ class ObjectNotFound(StorageError):
     def __init__(self, name: str) -> None:
         super().__init__(f"no object {name} in the store")
         self.name = name
+
+
+class StoreGone(StorageError):
+    """The store's folder is not there, or empty: what an unmounted disk leaves."""
 
 
 class StoreFull(StorageError):

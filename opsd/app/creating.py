@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from opsd.app.session import Session
-from opsd.errors import KeyMissing, UsageError
+from opsd.errors import ConfigurationError, KeyMissing, UsageError
 from opsd.repository.keys import Keyring, Slot
 from opsd.repository.kit import Kit
 from opsd.repository.local import HostState
@@ -43,6 +43,10 @@ def initialise(session: Session) -> Created:
         NotARepository: there is one already, or something else. KeyMissing, ConfigurationError: no passphrase can be had.
     """
     settings = session.settings
+    if not settings.repository:
+        raise ConfigurationError(
+            ("this configuration has no repository of its own, only pulls",), hint="'opsd copy' makes what it pulls"
+        )
     question = "New passphrase (empty for none: only the recovery kit will open it)"
     passphrase = session.configured_passphrase() or session.new_passphrase(question)
     store = FolderStore.create(settings.repository)

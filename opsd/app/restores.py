@@ -230,7 +230,7 @@ def _safety_snapshot(session: Session, prepared: Prepared) -> str | None:
         return None
     from opsd.app.backups import BackupRequest, back_up  # noqa: PLC0415 - most restores need none of it, and it is not free
 
-    report = back_up(session, BackupRequest(paths=standing, job="safety", accept_shrink=True))
+    report = back_up(session.home(), BackupRequest(paths=standing, job="safety", accept_shrink=True))
     if report.failures:
         problem = next(iter(report.failures.values()))
         raise RestoreError(

@@ -14,10 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from opsd.app.stores import StoreOpener
+from opsd.backup.copy_state import CopyState
+from opsd.backup.history import lost_numbers
+from opsd.backup.places import FolderPlace, StorePlace
 from opsd.clock import Clock, SystemClock
 from opsd.credentials import resolve
-from opsd.errors import KeyMissing, UsageError
-from opsd.events import Reporter
+from opsd.errors import ConfigurationError, IntegrityError, KeyMissing, StorageError, UsageError
+from opsd.events import Reporter, Warning
 from opsd.repository.kit import parse_kit
 from opsd.repository.local import HostState
 from opsd.repository.opening import Unlock
@@ -25,7 +29,6 @@ from opsd.repository.reader import SnapshotReader
 from opsd.repository.recipients import read_key_file
 from opsd.repository.repository import Repository, Surroundings
 from opsd.settings import DEFAULT_FILE, Settings, from_environment, load
-from opsd.storage.folder import FolderStore
 from opsd.storage.protocol import Store
 
 Ask = Callable[[str], str]
@@ -33,13 +36,14 @@ Ask = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What the command line says about where the repository is and how it opens.
+    """What the command line says about where the repository is and how it opens. `copy`: read this one instead.
 
     `ask` reads a secret from the terminal; None where nobody is there to be asked.
     """
 
     configuration: str | None = None
     repository: str | None = None
+    copy: str | None = None
     kit: bool = False
     kit_file: str | None = None
     key_file: str | None = None
@@ -88,7 +92,7 @@ class Session:
         self.clock = clock or SystemClock()
         self.settings = find_settings(access.configuration, access.repository)
         self._exit = ExitStack()
-        self._store: FolderStore | None = None
+        self._store: Store | None = None
         self._scratch: Path | None = None
 
     def __enter__(self) -> Self:
@@ -101,14 +105,52 @@ class Session:
 
     @property
     def store(self) -> Store:
-        """The store of the repository.
+        """The store of the repository, or of the copy that is read instead.
 
         Raises:
-            StorageError: it is not there.
+            StorageError: it is not there. ConfigurationError: this host has none of its own.
         """
         if self._store is None:
-            self._store = self._exit.enter_context(FolderStore(self.settings.repository))
+            self._store = self._exit.enter_context(self.opener.opened(self._place()))
         return self._store
+
+    def _place(self) -> StorePlace:
+        if self.access.copy:
+            return self.place_of(self.access.copy)
+        if not self.settings.repository:
+            raise ConfigurationError(
+                ("this configuration has no repository of its own, only pulls",),
+                hint="read a copy with --from NAME, or fill them all with 'opsd copy'",
+            )
+        return FolderPlace(folder=Path(self.settings.repository))
+
+    def place_of(self, name: str) -> StorePlace:
+        """Where the copy of that name is.
+
+        Raises:
+            UsageError: there is none.
+        """
+        known = {name: each.target for name, each in self.settings.pulls.items()}
+        known |= {each.name: each.place for each in self.settings.copies}
+        if name not in known:
+            raise UsageError(
+                f"no copy named {name}",
+                hint=f"configured are {', '.join(known)}"
+                if known
+                else "name copies under copies: in the configuration",
+            )
+        return known[name]
+
+    @property
+    def opener(self) -> StoreOpener:
+        """Opens stores for this session."""
+        return StoreOpener(scratch=self.scratch, reporter=self.reporter, clock=self.clock)
+
+    def home(self) -> "Session":
+        """The session itself, or one of the repository where it reads a copy."""
+        if self.access.copy is None:
+            return self
+        return self._exit.enter_context(Session(replace(self.access, copy=None), self.reporter, self.clock))
 
     def scratch(self) -> Path:
         """A folder that goes when the session ends."""
@@ -123,9 +165,13 @@ class Session:
     def surroundings(self, *, writer: bool) -> Surroundings:
         """Where the engine runs. Whoever only reads gets a state of its own where there is none."""
         own = writer or self.has_state()
+        copy = self.access.copy
+        cache = self.settings.cache if own else self.scratch() / "cache"
         return Surroundings(
-            state=HostState(self.settings.state if own else self.scratch() / "state"),
-            cache=self.settings.cache if own else self.scratch() / "cache",
+            state=HostState(
+                self.settings.state if own else self.scratch() / "state", seen=f"copies/{copy}" if copy else "seen"
+            ),
+            cache=cache / "copies" / copy if copy else cache,
             clock=self.clock,
             reporter=self.reporter,
             host=self.settings.host,
@@ -195,14 +241,34 @@ class Session:
         Raises:
             NotARepository, KeyRefused, KeyMissing, IntegrityError, NewerFormat, StorageError.
         """
-        return Repository.open(
+        repository = Repository.open(
             self.store, self.surroundings(writer=writer), self.unlock(), reader=reader, writer=writer
         )
+        if warning := self.older_state(repository):
+            self.reporter.warn(warning)
+        return repository
+
+    def older_state(self, repository: Repository) -> Warning | None:
+        """What is to be said of a copy that no longer shows what it showed before; a restore from it goes on all the same."""
+        name = self.access.copy
+        if not name or not self.has_state():
+            return None
+        try:
+            listed = [info.name for info in repository.place.store.list("snapshots/")]
+            dropped = [number for note in repository.place.notes() for number in note.sequences]
+            lost = lost_numbers(listed, dropped, CopyState(self.settings.state, name).read().visit.target)
+        except (IntegrityError, StorageError) as error:
+            return Warning(subject=f"copy {name}", problem=str(error), hint=error.hint)
+        problem = f"it shows an older state of itself: snapshots {lost}, which it held before, are gone"
+        hint = "find out why; 'opsd copy' fills it again"
+        return Warning(subject=f"copy {name}", problem=problem, hint=hint) if lost else None
 
     def own_folders(self) -> frozenset[bytes]:
-        """Folders that are opsd's own and never part of a source: repository, state, cache."""
+        """Folders that are opsd's own and never part of a source: repository, copies, state, cache."""
         settings = self.settings
-        own = (settings.repository, settings.state, settings.cache)
+        places = [each.place for each in settings.copies] + [each.target for each in settings.pulls.values()]
+        own = [settings.state, settings.cache, *(each.folder for each in places if isinstance(each, FolderPlace))]
+        own += [Path(settings.repository)] if settings.repository else []
         return frozenset(os.fsencode(os.path.abspath(path)) for path in own)
 
     def snapshot(self, text: str, before: int | None = None) -> SnapshotReader:

@@ -9,7 +9,7 @@ from typing import IO, Any
 import click
 
 from opsd.cli import output
-from opsd.cli.options import access_options, described, session, snapshot_argument
+from opsd.cli.options import described, reading_options, session, snapshot_argument
 from opsd.errors import UsageError
 from opsd.model import EntryType
 from opsd.repository.reader import SnapshotReader
@@ -55,7 +55,7 @@ def destination(file: str | None, *, as_json: bool) -> Iterator[IO[bytes]]:
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="The source to look in.")
 @click.option("--about", "part", type=click.Choice(["configuration", "rescue", "packages"]), help="Print this instead.")
 @output_option
-@access_options
+@reading_options
 def command(**given: Any) -> None:
     """Print a file."""
     place = Place.parse(given["snapshot"])

@@ -4,9 +4,11 @@ from typing import Any
 
 import click
 
+from opsd.app.healing import check_copy, heal, heal_unopened
+from opsd.app.session import Session
 from opsd.app.upkeep import check, mend
 from opsd.cli import output
-from opsd.cli.options import access_options, described, session
+from opsd.cli.options import described, reading_options, session
 from opsd.errors import UsageError
 from opsd.verify.check import CheckReport, Problem
 from opsd.verify.repair import Repaired
@@ -32,35 +34,43 @@ def _share(given: dict[str, Any]) -> float:
     "check",
     "Verify every object, every frame that a snapshot needs, and the order of history; name what is damaged and what that affects. "
     "Without reading data, packs are checked by their footers. With --repair, damaged packs are marked, so that the next backup stores "
-    "anew what they held, the mark of one that is whole again ends, and a damaged index is written again. Exits with 4 if anything is damaged.",
+    "anew what they held, the mark of one that is whole again ends, and a damaged index is written again. Before that, what a copy still "
+    "has whole is taken from there. With --copy, every object of that copy is compared with its name, for which no key is needed, and with this host's "
+    "key, that nothing a snapshot needs is missing; --repair then takes from the repository and the other copies. "
+    "Exits with 4 if anything is damaged and was not healed.",
     """{"problems": [{"object", "problem", "snapshots": [id], "paths": ["SOURCE:PATH"], "hint"}], "notices": [text], "snapshots": number,
     "packs", "packs_read", "bytes_read", "bytes_stored", "decoded": bool}; paths are those in the newest snapshot affected;
     decoded: frames were decrypted too, for which a reader's key is needed; with --repair also "repaired": {"packs": [name],
-    "whole_again": [name], "index_objects"}""",
+    "whole_again": [name], "index_objects"} (not with --copy), and "healed": {object: the copy that it came from}""",
     "opsd check",
     "opsd check --read-data",
     "opsd check --read-data-subset 5% --json",
     "opsd check --read-data --repair",
+    "opsd check --copy paris --repair",
 )
 @click.option("--read-data", is_flag=True, help="Read all packs.")
 @click.option(
     "--read-data-subset", "subset", metavar="PERCENT", help="Read a sample of the packs, another one each time."
 )
-@click.option("--repair", "mends", is_flag=True, help="Mend what can be mended without a copy.")
-@access_options
+@click.option("--repair", "mends", is_flag=True, help="Heal from the copies, and mend what can be mended without.")
+@click.option("--copy", "proved", metavar="NAME", help="Prove this copy instead, all of it.")
+@reading_options
 def command(**given: Any) -> int:
     """Check the repository."""
     share = _share(given)
-    with session(given) as (opened, listener):
-        report = check(opened, share)
-        mended = mend(opened, report) if given["mends"] else None
+    _refuse_nonsense(given)
+    with session({**given, "copy": given["proved"] or given["copy"]}) as (opened, listener):
+        report, healed = _checked(opened, share, given)
+        mended = mend(opened, report) if given["mends"] and not given["proved"] else None
     known = {problem.object for problem in report.problems}
     output.warnings([warning for warning in listener.warnings if warning.subject not in known])
     if given["as_json"]:
-        output.emit(_as_json(report) | (_mended_json(mended) if mended else {}))
+        output.emit(_as_json(report) | _mended_json(mended, healed, given))
     else:
         for notice in report.notices:
             output.line(notice)
+        for name, donor in healed.items():
+            output.line(output.paint(f"{name}: healed from {donor}", "green"))
         for problem in report.problems:
             _print(problem, mended)
         output.line(_summary(report))
@@ -69,9 +79,34 @@ def command(**given: Any) -> int:
     return 4 if report.problems else 0
 
 
-def _mended_json(mended: Repaired) -> dict[str, Any]:
+def _refuse_nonsense(given: dict[str, Any]) -> None:
+    if given["proved"] and (given["copy"] or given["read_data"] or given["subset"]):
+        raise UsageError(
+            "--copy stands alone: all of the copy is read", hint="for example: opsd check --copy paris --repair"
+        )
+    if given["copy"] and given["mends"]:
+        raise UsageError(
+            "--repair goes with --copy, not with --from", hint=f"opsd check --copy {given['copy']} --repair"
+        )
+
+
+def _checked(opened: Session, share: float, given: dict[str, Any]) -> tuple[CheckReport, dict[str, str]]:
+    """What a check finds, and what was healed on the way if that was asked for."""
+    if given["proved"]:
+        report = check_copy(opened)
+        return heal(opened, report) if given["mends"] else (report, {})
+    if not given["mends"]:
+        return check(opened, share), {}
+    first = heal_unopened(opened)
+    report, healed = heal(opened, check(opened, share))
+    return report, {**first, **healed}
+
+
+def _mended_json(mended: Repaired | None, healed: dict[str, str], given: dict[str, Any]) -> dict[str, Any]:
+    if mended is None:
+        return {"healed": healed} if given["mends"] else {}
     packs = {"packs": list(mended.packs), "whole_again": list(mended.whole)}
-    return {"repaired": packs | {"index_objects": mended.index_objects}}
+    return {"repaired": packs | {"index_objects": mended.index_objects}, "healed": healed}
 
 
 def _mended(mended: Repaired) -> str:

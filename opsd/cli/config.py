@@ -47,7 +47,9 @@ def validate(**given: Any) -> None:
         names = [{"name": source.label, "domain": source.domain} for source in settings.sources]
         output.emit({"valid": True, "sources": names})
     else:
-        output.line(f"valid: {output.count(len(settings.sources), 'source')}, repository {settings.repository}")
+        where = f", repository {settings.repository}" if settings.repository else ", no repository"
+        pulls = f", {output.count(len(settings.pulls), 'pull')}" if settings.pulls else ""
+        output.line(f"valid: {output.count(len(settings.sources), 'source')}{where}{pulls}")
 
 
 @described(

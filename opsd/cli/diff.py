@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from opsd.cli import output
-from opsd.cli.options import access_options, described, session
+from opsd.cli.options import described, reading_options, session
 from opsd.errors import SnapshotUnknown, UsageError
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.browsing import clean_path, locate
@@ -27,7 +27,7 @@ _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "ye
 @click.argument("new")
 @click.argument("path", required=False)
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
-@access_options
+@reading_options
 def command(**given: Any) -> None:
     """Tell what changed between two snapshots."""
     under = clean_path(given["path"]) if given["path"] else b"/"

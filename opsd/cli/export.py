@@ -7,7 +7,7 @@ import click
 
 from opsd.cli import output
 from opsd.cli.cat import destination, output_option
-from opsd.cli.options import access_options, described, session, snapshot_argument
+from opsd.cli.options import described, reading_options, session, snapshot_argument
 from opsd.errors import UsageError
 from opsd.events import Reporter, Total
 from opsd.model import EntryType
@@ -28,7 +28,7 @@ from opsd.restore.browsing import Place, chosen_trees, locate
 @snapshot_argument
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
 @output_option
-@access_options
+@reading_options
 def command(**given: Any) -> int:
     """Write a tar file."""
     place = Place.parse(given["snapshot"])

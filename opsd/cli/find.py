@@ -9,7 +9,7 @@ from opsd import clock
 from opsd.app.session import Session
 from opsd.cli import output
 from opsd.cli.ls import as_json
-from opsd.cli.options import access_options, described, session
+from opsd.cli.options import described, reading_options, session
 from opsd.model import EntryType, SnapshotSummary
 from opsd.restore.browsing import Item, search
 
@@ -28,7 +28,7 @@ from opsd.restore.browsing import Item, search
 )
 @click.option("--all", "everywhere", is_flag=True, help="Look in all snapshots.")
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
-@access_options
+@reading_options
 def command(**given: Any) -> int:
     """Find names in snapshots."""
     found: list[dict[str, Any]] = []

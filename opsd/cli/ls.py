@@ -10,7 +10,7 @@ import click
 
 from opsd import clock
 from opsd.cli import output
-from opsd.cli.options import access_options, described, session, snapshot_argument
+from opsd.cli.options import described, reading_options, session, snapshot_argument
 from opsd.cli.output import Column
 from opsd.model import EntryType
 from opsd.restore.browsing import Item, Place, chosen_trees, listing, roots, walk
@@ -57,7 +57,7 @@ def as_json(item: Item, zone: tzinfo) -> dict[str, Any]:
 @snapshot_argument
 @click.option("-R", "--recursive", is_flag=True, help="Also what is below.")
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
-@access_options
+@reading_options
 def command(**given: Any) -> None:
     """List what a snapshot holds."""
     place = Place.parse(given["snapshot"])

@@ -34,6 +34,7 @@ COMMANDS = {
     "export": ("export", "Write a snapshot, or a part of it, as a tar file."),
     "restore": ("restore", "Give files and databases back."),
     "check": ("check", "Verify the repository and name what is damaged."),
+    "copy": ("copy", "Bring the copies on other servers up to date."),
     "prune": ("prune", "Remove the snapshots that no rule keeps."),
     "hold": ("hold", "Keep a snapshot whatever the rules say."),
     "stats": ("stats", "Tell how much is stored."),

@@ -32,6 +32,10 @@ _ACCESS = (
     ),
 )
 
+from_option = click.option(
+    "--from", "copy", metavar="NAME", help="Read this copy of 'copies:' or 'pulls:' instead of the repository."
+)
+
 snapshot_argument = click.argument("snapshot", metavar="SNAPSHOT")
 
 
@@ -55,6 +59,11 @@ def access_options(function: Command) -> Command:
     for option in reversed(_ACCESS):
         function = option(function)
     return function
+
+
+def reading_options(function: Command) -> Command:
+    """The same for commands that may read a copy instead."""
+    return access_options(from_option(function))
 
 
 def ask(prompt: str) -> str:
@@ -99,9 +108,14 @@ def configuration_path() -> str | None:
 
 def access_of(given: Given) -> Access:
     """How this command reaches its repository."""
+    if given.get("copy") and given.get("repository"):
+        raise UsageError(
+            "give either --from or --repository, not both", hint="a copy's own place may be a --repository too"
+        )
     return Access(
         configuration=configuration_path(),
         repository=given.get("repository"),
+        copy=given.get("copy"),
         kit=bool(given.get("kit")),
         kit_file=given.get("kit_file"),
         key_file=given.get("key_file"),

@@ -11,7 +11,7 @@ from opsd.app import restores
 from opsd.app.restores import Prepared, Restored, RestoreOptions
 from opsd.app.session import Session
 from opsd.cli import output
-from opsd.cli.options import access_options, confirm, described, moment, session
+from opsd.cli.options import confirm, described, moment, reading_options, session
 from opsd.errors import UsageError
 from opsd.restore.browsing import Place
 from opsd.restore.plan import Plan
@@ -78,7 +78,7 @@ _LISTED = 20
     help="In place: do not keep what stands there now; drop a database that was replaced.",
 )
 @click.option("--yes", is_flag=True, help="In place: do not ask.")
-@access_options
+@reading_options
 def command(**given: Any) -> int:
     """Restore."""
     _refuse_nonsense(given)

@@ -9,7 +9,7 @@ import click
 
 from opsd import clock
 from opsd.cli import output
-from opsd.cli.options import access_options, described, session
+from opsd.cli.options import described, reading_options, session
 from opsd.cli.output import Column
 from opsd.model import Outcome, SnapshotSummary
 
@@ -74,7 +74,7 @@ def outcome_of(summary: SnapshotSummary) -> Outcome:
 @click.option("--all", "marked", is_flag=True, help="Also those that prune has marked and will remove.")
 @click.option("--host", metavar="NAME", help="Only those of one host.")
 @click.option("--job", metavar="NAME", help="Only those of one job: all, part or safety.")
-@access_options
+@reading_options
 def command(**given: Any) -> None:
     """List the snapshots."""
     with session(given) as (opened, listener):

@@ -27,10 +27,11 @@ class Memory:
 
 
 class HostState:
-    """The part of the state folder that belongs to the engine."""
+    """The part of the state folder that belongs to the engine. `seen`: where it remembers; what a copy shows is not what its source does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seen: str = "seen") -> None:
         self.folder = folder
+        self._seen = seen
 
     def _prepare(self, name: str) -> Path:
         path = self.folder / name
@@ -65,14 +66,14 @@ class HostState:
     def memory(self, repository: bytes) -> Memory:
         """What was seen of a repository."""
         try:
-            value = json.loads((self.folder / "seen" / f"{repository.hex()}.json").read_text())
+            value = json.loads((self.folder / self._seen / f"{repository.hex()}.json").read_text())
             return Memory(settings=int(value["settings"]), sequence=int(value["sequence"]), head=str(value["head"]))
         except (OSError, ValueError, KeyError, TypeError):
             return Memory()
 
     def remember(self, repository: bytes, memory: Memory) -> None:
         """Keep what was seen."""
-        replace_file(self._prepare("seen") / f"{repository.hex()}.json", json.dumps(asdict(memory)).encode())
+        replace_file(self._prepare(self._seen) / f"{repository.hex()}.json", json.dumps(asdict(memory)).encode())
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:

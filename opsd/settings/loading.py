@@ -11,6 +11,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from opsd.backup.places import FolderPlace
 from opsd.errors import ConfigurationError
 from opsd.settings.model import CONFIGURATION, DEFAULT_STATE, Settings, filled
 from opsd.settings.nodes import LARGEST, Place, Reading, merged, parse
@@ -83,8 +84,27 @@ def _disagreements(settings: Settings) -> Iterator[tuple[str, str]]:
         if source.domain not in domains:
             yield f"sources.{source.label}.domain", f"no such key domain{suggestion(source.domain, domains)}"
     for key, folder in {"state": settings.state, "cache": settings.cache}.items():
-        if folder.is_relative_to(settings.repository):
+        if settings.repository and folder.is_relative_to(settings.repository):
             yield key, f"{folder} lies in the repository, which holds nothing but its objects"
+    yield from _disagreeing_copies(settings)
+
+
+def _disagreeing_copies(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Copies of one name, in one folder, or in the repository itself."""
+    places = [(f"copies.{each.name}", each.name, each.place) for each in settings.copies]
+    places += [(f"pulls.{name}", name, each.target) for name, each in settings.pulls.items()]
+    names: dict[str, str] = {}
+    taken = {settings.repository: "the repository"} if settings.repository else {}
+    for key, name, place in places:
+        if name in names:
+            yield key, f"{names[name]} has this name already; choose another"
+        names.setdefault(name, key)
+        if not isinstance(place, FolderPlace):
+            continue
+        for folder, what in taken.items():
+            if place.folder.is_relative_to(folder) or Path(folder).is_relative_to(place.folder):
+                yield key, f"{place.folder} and {what} ({folder}) can't lie in each other"
+        taken[str(place.folder)] = key
 
 
 def from_environment(environment: Mapping[str, str], default_host: str | None = None) -> Settings:

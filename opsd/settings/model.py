@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from opsd.backup.places import CopySettings, PullSettings
 from opsd.errors import ConfigurationError
 from opsd.retention.policy import DEFAULT_RULES, Rules
 from opsd.settings import values
+from opsd.settings.copies import COPIES, COPIES_SAMPLE, PULLS, PULLS_SAMPLE
 from opsd.settings.shapes import Converted, Key, MapOf, Record
 from opsd.settings.sources import HOOKS, SOURCES
 from opsd.settings.values import HOST, LABEL, PATH, SECRET, TIME, ZONE, number
@@ -35,14 +37,14 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A whole configuration, every default in place, secrets as references.
+    """A whole configuration, every default in place, secrets as references. Whoever only pulls has no repository and no sources.
 
     `text`: what it was read from, for the snapshots. `origin`: where each key that a file sets stands, as `file:line`.
     """
 
     version: int = 1
     timezone: str = "UTC"
-    repository: str
+    repository: str = ""
     state: Path = DEFAULT_STATE
     cache: Path = DEFAULT_STATE / "cache"
     passphrase: Mapping[str, Any] | None = None
@@ -53,6 +55,8 @@ class Settings:
     key_domains: Mapping[str, KeyDomain] = field(default_factory=dict)
     retention: Rules = DEFAULT_RULES
     schedule: Schedule = field(default_factory=Schedule)
+    copies: tuple[CopySettings, ...] = ()
+    pulls: Mapping[str, PullSettings] = field(default_factory=dict)
     text: str = field(default="", compare=False, repr=False)
     origin: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -133,6 +137,7 @@ CONFIGURATION: Final = Record(
             PATH,
             "Where snapshots go: a folder that holds nothing else.",
             required=True,
+            unless="pulls",
             example="/var/backups/opsd",
         ),
         "state": Key(FOLDER, "What this host remembers between runs.", example="/var/lib/opsd"),
@@ -148,7 +153,11 @@ CONFIGURATION: Final = Record(
         ),
         "host": Key(HOST, "This host's name in every list. Default: the system's.", sample="web1"),
         "sources": Key(
-            SOURCES, "What is backed up: a label each, and one kind.", required=True, example=_SOURCES_EXAMPLE
+            SOURCES,
+            "What is backed up: a label each, and one kind.",
+            required=True,
+            unless="pulls",
+            example=_SOURCES_EXAMPLE,
         ),
         "hooks": Key(
             HOOKS,
@@ -166,5 +175,15 @@ CONFIGURATION: Final = Record(
             example={"keep_daily": 30, "keep_monthly": 12},
         ),
         "schedule": Key(SCHEDULE, "When things run."),
+        "copies": Key(
+            COPIES,
+            "Copies of the repository: a name each, and one kind of place. 'opsd copy' fills them. Default: none.",
+            sample=COPIES_SAMPLE,
+        ),
+        "pulls": Key(
+            PULLS,
+            "Copies of other hosts' repositories, fetched by this one: see docs/copies.md. Default: none.",
+            sample=PULLS_SAMPLE,
+        ),
     },
 )

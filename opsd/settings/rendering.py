@@ -16,6 +16,8 @@ _HEADER = """\
 # The configuration of opsd. Made from its model by 'opsd config generate': every key, with one line and its default.
 # Remove the '#' before a key (and before the section that it stands in) to set it. 'opsd config validate' checks the result.
 """
+#: A sample that is longer is written as a section.
+_WIDE = 80
 _PLAIN = re.compile(r"[A-Za-z/-][A-Za-z0-9_./-]*|[0-9]+[A-Za-z]+")
 _NOT_PLAIN = {"true", "false", "null", "yes", "no", "on", "off", "y", "n", "-", "--", "---"}
 
@@ -64,8 +66,17 @@ def _key(name: str, key: Key, given: Mapping[str, Any], indent: str, default: An
     elif isinstance(shape, Record):
         yield f"{indent}#{name}:"
         yield from _section(shape, {}, indent + "  ")
+    elif isinstance(shape, MapOf) and key.sample is not ABSENT and len(flow(key.sample)) > _WIDE:
+        yield f"{indent}#{name}:"
+        yield from map(_commented, _section(shape, key.sample, indent + "  "))
     else:
         yield f"{indent}#{name}: {flow(key.shape.shown(default) if key.sample is ABSENT else key.sample)}"
+
+
+def _commented(line: str) -> str:
+    """The line as a key that is not set."""
+    text = line.lstrip()
+    return line if text.startswith("#") else f"{line[: len(line) - len(text)]}#{text}"
 
 
 def _section(shape: Shape, given: Mapping[str, Any], indent: str, *, first: bool = True) -> Iterator[str]:

@@ -122,6 +122,7 @@ class Key:
     """One key of a mapping: its shape, what it says in one line, and how the example shows it.
 
     With `example` it stands in the example; else it is commented out with its default, or `sample` where the default says nothing.
+    `unless`: another key that makes up for a required one. `into`: the value's field, where that is called otherwise.
     """
 
     shape: Shape
@@ -129,6 +130,8 @@ class Key:
     required: bool = field(default=False, kw_only=True)
     example: Any = field(default=ABSENT, kw_only=True)
     sample: Any = field(default=ABSENT, kw_only=True)
+    unless: str | None = field(default=None, kw_only=True)
+    into: str | None = field(default=None, kw_only=True)
 
 
 def read_keys(node: Pairs, keys: Mapping[str, Key], key: str, reading: Reading) -> dict[str, Any]:
@@ -142,25 +145,42 @@ def read_keys(node: Pairs, keys: Mapping[str, Key], key: str, reading: Reading) 
         reading.origins[path] = place
         values[name] = keys[name].shape.read(value, path, reading)
     for name, each in keys.items():
-        if each.required and name not in values:
+        if each.required and name not in values and each.unless not in values:
             reading.mistake(node.place, joined(key, name), "this key is required")
             values[name] = WRONG
     return values
+
+
+def is_set(key: Key, value: Any) -> bool:
+    """Whether a value could stand in a file: one that is empty where the key can't be was not given."""
+    return value is not None and bool(value or not (key.unless or _least(key.shape)))
+
+
+def _least(shape: Shape) -> int:
+    return _least(shape.shape) if isinstance(shape, Converted) else shape.least if isinstance(shape, MapOf) else 0
 
 
 def keys_schema(keys: Mapping[str, Key], defaults: Mapping[str, Any]) -> Schema:
     """Properties with descriptions and defaults."""
     properties = {}
     for name, key in keys.items():
-        default = {"default": key.shape.shown(defaults[name])} if defaults.get(name) is not None else {}
+        default = {"default": key.shape.shown(defaults[name])} if is_set(key, defaults.get(name)) else {}
         properties[name] = {**key.shape.schema(), "description": key.says, **default}
-    required = [name for name, key in keys.items() if key.required]
+    required = [name for name, key in keys.items() if key.required and not key.unless]
     return {
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
         **({"required": required} if required else {}),
+        **_alternatives(keys),
     }
+
+
+def _alternatives(keys: Mapping[str, Key]) -> Schema:
+    """Keys that are required unless another is there, or that other; one such group in a mapping."""
+    names = [name for name, key in keys.items() if key.unless]
+    others = {key.unless for key in keys.values() if key.unless}
+    return {"anyOf": [{"required": names}, *({"required": [other]} for other in others)]} if names else {}
 
 
 def as_pairs(node: Node, key: str, reading: Reading) -> Pairs | None:
@@ -192,7 +212,7 @@ class Record:
         values = read_keys(pairs, self.keys, key, reading)
         if any(value is WRONG for value in values.values()) or pairs.pairs.keys() - values.keys():
             return WRONG
-        built = self.build(**self.fill(values))
+        built = self.build(**self.fill({self.keys[name].into or name: each for name, each in values.items()}))
         problems = list(self.check(built))
         for problem in problems:
             reading.mistake(node.place, key, problem)
@@ -203,7 +223,7 @@ class Record:
         fields = {each.name: each for each in dataclasses.fields(self.build)}
         found = {}
         for name in self.keys.keys() - self.varying:
-            each = fields[name]
+            each = fields[self.keys[name].into or name]
             if each.default is not dataclasses.MISSING:
                 found[name] = each.default
             elif each.default_factory is not dataclasses.MISSING:
@@ -216,8 +236,10 @@ class Record:
 
     def shown(self, value: Any) -> Any:
         """A mapping of all keys that have a value."""
-        values = {name: getattr(value, name) for name in self.keys}
-        return {name: self.keys[name].shape.shown(each) for name, each in values.items() if each is not None}
+        values = {name: getattr(value, key.into or name) for name, key in self.keys.items()}
+        return {
+            name: self.keys[name].shape.shown(each) for name, each in values.items() if is_set(self.keys[name], each)
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from opsd.errors import ObjectNotFound, StorageError
+from opsd.errors import ObjectNotFound, StorageError, StoreGone
 from opsd.storage import durable
 from opsd.storage.descriptors import Descriptors
 from opsd.storage.names import RESERVED, checked, is_part
@@ -99,11 +99,11 @@ class FolderStore:
             with os.scandir(self._root) as entries:
                 empty = next(entries, None) is None
         except (FileNotFoundError, NotADirectoryError):
-            raise StorageError(f"store folder {self._root} is not there", hint=hint) from None
+            raise StoreGone(f"store folder {self._root} is not there", hint=hint) from None
         except OSError as error:
             raise durable.failure(error, "look", self._root) from error
         if empty:
-            raise StorageError(f"store folder {self._root} is empty", hint=hint)
+            raise StoreGone(f"store folder {self._root} is empty", hint=hint)
 
     def put(self, name: str, content: Content, *, replace: bool = False) -> None:
         """Store an object durably; a file in the spool is moved, any other is copied."""

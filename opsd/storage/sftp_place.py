@@ -7,7 +7,7 @@ import posixpath
 
 from paramiko import sftp as protocol
 
-from opsd.errors import ObjectNotFound, StorageError, StoreFull, StoreReadOnly, StoreUnavailable
+from opsd.errors import ObjectNotFound, StorageError, StoreFull, StoreGone, StoreReadOnly, StoreUnavailable
 from opsd.storage import sftp_requests as requests
 from opsd.storage.sftp_requests import Entry, SyncRefused
 from opsd.storage.sftp_session import Refused, Session, SftpOptions
@@ -38,7 +38,7 @@ class Place:
         if not entries:
             state = "not there" if entries is None else "empty"
             hint = "is the disk mounted there? 'opsd init' makes a new repository, 'opsd copy' a new copy"
-            raise StorageError(f"store folder {self} is {state}", hint=hint)
+            raise StoreGone(f"store folder {self} is {state}", hint=hint)
 
     def make(self, session: Session, name: str = "") -> None:
         """Make a folder with its parents; one that can't be made shows when it is used."""

@@ -60,7 +60,7 @@ class Problem:
 class CheckReport:
     """What a check found. `decoded` tells whether frames were decrypted or packs only compared with their names. Bytes.
 
-    `proved` are the names of packs that are whole to the last frame.
+    `proved` are the names of packs that are whole to the last frame, `lost` the birth ids of what snapshots need and no pack holds.
     """
 
     problems: tuple[Problem, ...]
@@ -72,6 +72,7 @@ class CheckReport:
     bytes_stored: int
     decoded: bool
     proved: frozenset[str] = frozenset()
+    lost: frozenset[bytes] = frozenset()
 
 
 @dataclass(slots=True)
@@ -82,6 +83,7 @@ class _Found:
     notices: list[str] = field(default_factory=list)
     damaged: dict[str, Damage] = field(default_factory=dict)
     proved: set[str] = field(default_factory=set)
+    lost: set[bytes] = field(default_factory=set)
     lock: Lock = field(default_factory=Lock)
 
     def add(self, error: OpsdError, name: str = "") -> None:
@@ -140,6 +142,7 @@ class Check:
             bytes_stored=sum(info.size for info in catalog.packs.values()),
             decoded=bool(chosen) and self._decodes,
             proved=frozenset(self._found.proved),
+            lost=frozenset(self._found.lost),
         )
 
     # Small objects
@@ -261,6 +264,7 @@ class Check:
                 continue
             for birth in {birth for birth, number in frames.frames() if (birth, number) not in there} - known_bad:
                 lost[birth].append(manifest.summary.id)
+        self._found.lost.update(lost)
         for birth, snapshots in lost.items():
             hint = f"{COPY_BACK}; what the sources still hold, 'opsd backup' stores anew"
             text = "a pack born with this id is missing, or what is there no longer holds all of it"

@@ -1,0 +1,146 @@
+"""Prove a copy, and heal the repository or a copy from whoever still has the right bytes.
+
+Promise: thin; what is proved and healed is `verify`'s. A donor that can't be reached is told and passed over.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from opsd.app.session import Session
+from opsd.app.upkeep import check
+from opsd.backup.copy_state import CopyState
+from opsd.backup.limits import Throttle
+from opsd.backup.listings import expected
+from opsd.backup.places import FolderPlace, StorePlace
+from opsd.backup.transfers import Spool, Transfers
+from opsd.errors import HistoryDisagrees, IntegrityError, ObjectDamaged, StorageError
+from opsd.events import Warning
+from opsd.repository.format import digest_of
+from opsd.repository.local import HostState
+from opsd.repository.opening import repository_id
+from opsd.repository.repository import Repository
+from opsd.storage.protocol import Store
+from opsd.verify.check import Check, CheckOptions, CheckReport, Problem
+from opsd.verify.healing import Donor, Healing, healed_report
+from opsd.verify.proof import prove_objects
+
+
+def check_copy(session: Session) -> CheckReport:
+    """Prove the copy that this session reads, every byte; with this host's keys also that nothing a snapshot needs is missing.
+
+    Raises:
+        HistoryDisagrees: it was filled before, and is empty. StorageError: it can't be read.
+    """
+    name = session.access.copy or ""
+    filled = bool(CopyState(session.settings.state, name).read().repository)
+    with expected(f"copy {name}", filled=filled):
+        if filled and not any(True for _ in session.store.list("settings/")):
+            raise HistoryDisagrees(
+                f"copy {name} was filled before and is empty",
+                hint="is the right disk mounted there, the right bucket named?",
+            )
+    try:
+        repository = _opened(session)
+    except IntegrityError as error:
+        report = prove_objects(session.store, session.reporter)
+        problem = Problem(object=f"copy {name}", problem=f"it can't be opened: {error}", hint=error.hint)
+        return report if report.problems else replace(report, problems=(problem,))
+    if repository is None:
+        return prove_objects(session.store, session.reporter)
+    return _check_opened(session, repository, 1.0)
+
+
+def _check_opened(session: Session, repository: Repository, share: float) -> CheckReport:
+    report = Check(repository, CheckOptions(share=share)).run()
+    older = session.older_state(repository)
+    if older is None:
+        return report
+    problem = Problem(object=older.subject, problem=older.problem, hint=older.hint)
+    return replace(report, problems=(*report.problems, problem))
+
+
+def _opened(session: Session) -> Repository | None:
+    """The repository, if this host has keys or something opens it unasked."""
+    held = HostState(session.settings.state).read_keys(repository_id(session.store)) if session.has_state() else None
+    return session.open() if held or session.can_unlock() else None
+
+
+def heal_unopened(session: Session) -> dict[str, str]:
+    """Heal a repository that can't even be opened, by the names of its objects alone; each name, and from whom it came.
+
+    Raises:
+        NotARepository, StorageError: there is nothing to heal.
+    """
+    try:
+        session.open(reader=session.can_unlock())
+    except IntegrityError:
+        report = prove_objects(session.store, session.reporter)
+        with _healing(session) as healing:
+            healing.replace(_names(report))
+            return healing.healed
+    return {}
+
+
+def heal(session: Session, report: CheckReport) -> tuple[CheckReport, dict[str, str]]:
+    """Heal what a check found: what is left, and from whom each healed object came."""
+    with _healing(session) as healing:
+        if not healing.donors:
+            return report, {}
+        healing.replace(_names(report))
+        repository = _opened(session)
+        if repository is None:
+            left = tuple(each for each in report.problems if each.object not in healing.healed)
+            return replace(report, problems=left), healing.healed
+        healing.restore(repository, report.lost)
+        if not healing.healed:
+            return report, {}
+        again = _check_opened(session, repository, 0.0) if session.access.copy else check(session, 0.0)
+        return healed_report(report, again, healing.healed), healing.healed
+
+
+def _names(report: CheckReport) -> list[str]:
+    """The problems that are of one object, by its name."""
+    return [each.object for each in report.problems if _is_object(each.object)]
+
+
+def _is_object(name: str) -> bool:
+    try:
+        digest_of(name)
+    except ObjectDamaged:
+        return False
+    return True
+
+
+@contextmanager
+def _healing(session: Session) -> Iterator[Healing]:
+    """The session's store and whoever may have what it lacks."""
+    with ExitStack() as stack:
+        places = _places(session)
+        spool = session.store.capabilities.spool or session.settings.cache / "healing"
+        own = Spool(folder=spool, stem=f"heal-{session.access.copy or 'repository'}")
+        if places:
+            own.clear()
+        throttle = Throttle((), session.settings.zone, session.clock)
+        donors = []
+        for name, place in places.items():
+            try:
+                store: Store = stack.enter_context(session.opener.opened(place))
+            except StorageError as error:
+                session.reporter.warn(Warning(subject=f"healing from {name}", problem=str(error), hint=error.hint))
+                continue
+            transfers = Transfers(source=store, target=session.store, spool=own, throttle=throttle)
+            donors.append(Donor(name=name, transfers=transfers))
+        yield Healing.of(session.store, donors, session.reporter)
+
+
+def _places(session: Session) -> dict[str, StorePlace]:
+    """Where the same repository stands elsewhere."""
+    settings, copy = session.settings, session.access.copy
+    if copy and copy in settings.pulls:
+        return {f"the source of {copy}": settings.pulls[copy].source}
+    places: dict[str, StorePlace] = {each.name: each.place for each in settings.copies if each.name != copy}
+    if copy and settings.repository:
+        return {"the repository": FolderPlace(folder=Path(settings.repository)), **places}
+    return places

@@ -1,0 +1,101 @@
+"""What a host remembers of each copy that it fills, and whose turn it is to fill it.
+
+Promise: replaced whole and synced; two passes of this host never fill one copy at once. Losing it loses no data, only the memory of
+what was seen, and with it lost, only a copy that is empty looks as if it was never filled.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opsd.backup.history import History, Visit
+from opsd.errors import StorageError, StoreReadOnly, TryLater
+from opsd.repository.local import replace_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyMemory:
+    """The repository and its owner's key id, both in hex and empty before the first visit; the last visit, and when one was whole (ns)."""
+
+    repository: str = ""
+    owner: str = ""
+    visit: Visit = field(default_factory=Visit)
+    completed: int = 0
+
+
+class CopyState:
+    """The memory of one copy in a host's state folder; its name is a label, and so a safe file name."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self._folder = folder / "copies"
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / f"{self.name}.json"
+
+    def read(self) -> CopyMemory:
+        """What is remembered.
+
+        Raises:
+            StorageError: it can't be read.
+        """
+        try:
+            value = json.loads(self._file.read_text())
+            return CopyMemory(
+                repository=str(value["repository"]),
+                owner=str(value["owner"]),
+                visit=Visit(
+                    source=History.from_json(value["source"]),
+                    target=History.from_json(value["target"]),
+                ),
+                completed=int(value["completed"]),
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return CopyMemory()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StorageError(
+                f"what is remembered of copy {self.name} can't be read: {self._file}",
+                hint="if the file is broken, move it away; then compare 'opsd snapshots' with '--from' yourself, once",
+            ) from error
+
+    def write(self, memory: CopyMemory) -> None:
+        """Remember."""
+        self._prepare()
+        value = {
+            "repository": memory.repository,
+            "owner": memory.owner,
+            "source": memory.visit.source.as_json(),
+            "target": memory.visit.target.as_json(),
+            "completed": memory.completed,
+        }
+        replace_file(self._file, json.dumps(value).encode())
+
+    def _prepare(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StoreReadOnly(
+                f"the state folder {self._folder.parent} can't be written to: {error.strerror}",
+                hint="run as the user that owns it, or set state: in the configuration (OPSD_STATE)",
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold this copy for a pass.
+
+        Raises:
+            TryLater: another pass of this host fills it.
+        """
+        self._prepare()
+        with (self._folder / f"{self.name}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise TryLater(
+                    f"copy {self.name} is being filled already", hint="wait for the other 'opsd copy'"
+                ) from error
+            yield

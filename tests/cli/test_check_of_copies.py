@@ -1,0 +1,158 @@
+"""`opsd check --copy` and `--repair`: what is damaged in one place comes back from another."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import Desk, contents
+
+PLACES = ("repository", "disk", "usb")
+
+
+@pytest.fixture
+def host(desk: Desk) -> Desk:
+    """A host with three snapshots of random files, in a repository and two filled copies."""
+    root = desk.tree()
+    copies = f"copies: {{disk: {{folder: {desk.folder}/disk}}, usb: {{folder: {desk.folder}/usb}}}}"
+    desk = desk.configured(f"www: {{files: {{paths: [{root}]}}}}", copies)
+    desk.ok("init")
+    for number in range(3):
+        (root / f"more{number}").write_bytes(os.urandom(200_000))
+        desk.ok("backup")
+    desk.ok("copy")
+    return desk
+
+
+def packs(host: Desk, place: str) -> list[Path]:
+    return sorted((host.folder / place / "packs").glob("*/*"))
+
+
+def spoil(path: Path) -> None:
+    """Change a byte in the middle, as `dd` would."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def check(host: Desk, place: str, *more: str) -> tuple[int, dict[str, object]]:
+    arguments = ("--read-data",) if place == "repository" else ("--copy", place)
+    ran = host.run("check", *arguments, *more, "--json")
+    return ran.code, ran.json
+
+
+def test_a_whole_copy_is_proved_with_the_keys_of_this_host_and_without_any(host: Desk) -> None:
+    code, found = check(host, "disk")
+    assert code == 0
+    assert found["packs_read"] == len(packs(host, "disk"))
+    assert found["notices"] == []
+    shutil.rmtree(host.folder / "state" / "keys")
+    path = host.folder / "opsd.yaml"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if "passphrase" not in line))
+    code, found = check(host, "disk")
+    assert code == 0
+    assert "no key is at hand" in str(found["notices"])
+    spoil(packs(host, "disk")[0])
+    code, found = check(host, "disk")
+    assert code == 4
+    code, found = check(host, "disk", "--repair")
+    assert (code, len(found["healed"])) == (0, 1)  # type: ignore[arg-type]
+
+
+def test_three_places_damaged_in_different_objects_heal_each_other(host: Desk) -> None:
+    spoilt = {}
+    for number, place in enumerate(PLACES):
+        spoilt[place] = packs(host, place)[number]
+        spoil(spoilt[place])
+        assert check(host, place)[0] == 4
+    for place in PLACES:
+        code, found = check(host, place, "--repair")
+        name = str(spoilt[place].relative_to(host.folder / place))
+        assert code == 0, found
+        assert list(found["healed"]) == [name]  # type: ignore[call-overload]
+    for place in PLACES:
+        assert check(host, place)[0] == 0
+    assert not list((host.folder / "repository" / "marks").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["settings", "keys", "index", "snapshots"])
+@pytest.mark.parametrize("place", ["repository", "disk"])
+def test_an_object_of_any_kind_is_healed(host: Desk, kind: str, place: str) -> None:
+    path = min((host.folder / place / kind).iterdir())
+    whole = path.read_bytes()
+    spoil(path)
+    assert check(host, place)[0] in {1, 4}
+    code, found = check(host, place, "--repair")
+    assert code == 0, found
+    assert path.read_bytes() == whole
+    assert check(host, place)[0] == 0
+
+
+@pytest.mark.parametrize("place", ["repository", "disk"])
+def test_a_pack_that_is_gone_comes_back(host: Desk, place: str) -> None:
+    gone = max(packs(host, place), key=lambda path: path.stat().st_size)
+    gone.unlink()
+    assert check(host, place)[0] == 4
+    code, found = check(host, place, "--repair")
+    assert code == 0, found
+    assert gone.exists()
+    root = host.folder / "data"
+    host.ok("restore", "latest", "--to", "back", *(() if place == "repository" else ("--from", place)))
+    assert contents(host.folder / "back" / "www" / str(root)[1:]) == contents(root)
+
+
+def test_snapshots_that_somebody_removed_come_back_from_a_copy(host: Desk) -> None:
+    for path in [*sorted((host.folder / "repository" / "snapshots").iterdir())[1:], packs(host, "repository")[0]]:
+        path.unlink()
+    assert check(host, "repository")[0] == 4
+    code, found = check(host, "repository", "--repair")
+    assert code == 0, found
+    assert len(host.ok("snapshots", "--json").json) == 3
+
+
+def test_what_nobody_has_whole_stays_damaged_and_is_marked(host: Desk) -> None:
+    name = packs(host, "disk")[0].relative_to(host.folder / "disk")
+    for place in PLACES:
+        spoil(host.folder / place / name)
+    code, found = check(host, "disk", "--repair")
+    assert code == 4
+    assert found["healed"] == {}
+    code, found = check(host, "repository", "--repair")
+    assert code == 4
+    assert found["repaired"]["packs"] == [str(name)]  # type: ignore[index]
+    assert not list((host.folder / "disk" / "marks").iterdir())
+
+
+def test_a_donor_that_is_away_is_told_and_the_next_one_asked(host: Desk) -> None:
+    shutil.rmtree(host.folder / "disk")
+    spoil(packs(host, "repository")[0])
+    ran = host.run("check", "--read-data", "--repair")
+    assert ran.code == 0, ran
+    assert "healing from disk" in ran.err
+    assert "healed from usb" in ran.text
+
+
+def test_a_copy_that_lost_what_it_held_fails_its_check(host: Desk) -> None:
+    max((host.folder / "disk" / "snapshots").iterdir()).unlink()
+    code, found = check(host, "disk")
+    assert code == 4
+    assert "older state" in str(found["problems"])
+    code, found = check(host, "disk", "--repair")
+    assert code == 0, found
+
+
+def test_a_filled_copy_that_is_empty_or_gone_fails_its_check_with_4(host: Desk) -> None:
+    shutil.rmtree(host.folder / "disk")
+    assert host.run("check", "--copy", "disk").code == 4
+    (host.folder / "disk").mkdir()
+    assert host.run("check", "--copy", "disk").code == 4
+
+
+def test_options_that_do_not_go_together_are_refused(host: Desk) -> None:
+    for arguments in (
+        ["--copy", "disk", "--read-data"],
+        ["--copy", "disk", "--from", "usb"],
+        ["--from", "usb", "--repair"],
+    ):
+        assert host.run("check", *arguments).code == 2

@@ -1,0 +1,156 @@
+"""The world stops at every operation of a copy, and others work beside it: what the copy lists is whole, and the next pass ends whole."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from opsd.clock import DAY
+from opsd.errors import OpsdError
+from opsd.storage.faulty import Fault, FaultyStore, PowerCut, Stop
+from opsd.storage.memory import MemoryStore
+from opsd.storage.protocol import Capabilities, ObjectInfo, Store
+from tests.support.copying import Copier, objects
+from tests.support.engine import files
+from tests.support.pruning import Nights, noise, prune
+
+WAYS = [
+    Stop(at=0, how=Fault.BEFORE),
+    Stop(at=0, how=Fault.AFTER),
+    Stop(at=0, how=Fault.TORN, torn_at=0),
+    Stop(at=0, how=Fault.TORN, torn_at=100),
+    Stop(at=0, how=Fault.LOST),
+]
+
+
+def every_stop(copier: Copier, folder: Path, end: str) -> Iterator[Copier]:
+    """A copier for every operation on one end and every way to stop there, stopped."""
+    assert isinstance(copier.target, MemoryStore)
+    for way in WAYS:
+        kinds = frozenset({"put", "delete"}) if way.how in {Fault.TORN, Fault.LOST} else way.kinds
+        for at in range(1000):
+            target = copier.target.clone()
+            tried = replace(copier, folder=folder / f"{way.how}-{way.torn_at}-{at}", target=target)
+            if (copier.folder / "state").is_dir():
+                shutil.copytree(copier.folder / "state", tried.folder / "state")
+            broken = replace(tried)
+            setattr(broken, end, FaultyStore(getattr(tried, end), replace(way, at=at, kinds=kinds)))
+            try:
+                broken.copy()
+            except (PowerCut, OpsdError):
+                yield tried
+                shutil.rmtree(tried.folder)
+            else:
+                break
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("end", ["source", "target"])
+@pytest.mark.parametrize("filled", [False, True], ids=["a first copy", "a copy of one more night"])
+def test_a_stop_anywhere_in_a_copy_leaves_what_it_lists_whole_and_the_next_pass_ends_whole(
+    tmp_path: Path, end: str, *, filled: bool
+) -> None:
+    nights = Nights.new(tmp_path)
+    nights.nights(2)
+    copier = Copier.of(nights, tmp_path / "copier")
+    if filled:
+        copier.copy()
+        nights.night({"new": noise(40_000, 99)})
+    tried = 0
+    for stopped in every_stop(copier, tmp_path / "stops", end):
+        tried += 1
+        if any(True for _ in stopped.target.list("snapshots/")):
+            assert stopped.restored().items() <= nights.truth.items()
+        assert stopped.copy().is_sound
+        assert objects(stopped.target) == objects(nights.store)
+        assert not list((stopped.folder / "spool").iterdir())
+    assert tried > 30
+    assert stopped.restored() == nights.truth
+
+
+@dataclass(slots=True)
+class Beside:
+    """A store beside which something happens once, before its `at`-th operation."""
+
+    store: Store
+    at: int
+    act: Callable[[], object]
+    happened: bool = False
+
+    def _step(self) -> None:
+        self.at -= 1
+        if self.at < 0 and not self.happened:
+            self.happened = True
+            self.act()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.store.capabilities
+
+    def put(self, name: str, content: bytes | memoryview | Path, *, replace: bool = False) -> None:
+        self._step()
+        self.store.put(name, content, replace=replace)
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        self._step()
+        return self.store.read(name, offset, length)
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        self._step()
+        return self.store.read_into(name, offset, buffer)
+
+    def stat(self, name: str) -> ObjectInfo:
+        self._step()
+        return self.store.stat(name)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self._step()
+        return self.store.list(prefix)
+
+    def delete(self, name: str) -> None:
+        self._step()
+        self.store.delete(name)
+
+
+def ripe(folder: Path) -> Nights:
+    """Nights whose next prune sweeps snapshots, merges the index and rewrites packs."""
+    nights = Nights.new(folder)
+    nights.nights(12)
+    prune(nights.world, keep_last=2)
+    nights.clock.advance(4 * DAY)
+    return nights
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("keys", [True, False], ids=["with keys", "without"])
+def test_a_prune_and_a_backup_at_any_moment_of_a_copy_leave_the_copy_whole(tmp_path: Path, *, keys: bool) -> None:
+    happened = True
+    places = iter(range(0, 1000, 3))
+    while happened:
+        folder = tmp_path / "world"
+        nights = ripe(folder)
+        copier = Copier.of(nights, folder / "copier", keys=keys)
+
+        def act(nights: Nights = nights) -> None:
+            before = {info.name for info in nights.store.list("packs/")}
+            prune(nights.world, keep_last=2)
+            made = nights.world.backup(files(nights.tree)).snapshot
+            nights.truth[made.id] = nights.world.contents(made.id)
+            assert before - {info.name for info in nights.store.list("packs/")}
+
+        copier.source = beside = Beside(nights.store, next(places), act)
+        report = copier.copy()
+        happened = beside.happened
+        assert report.is_sound
+        reading = replace(copier, world=nights.world)
+        found = reading.restored()
+        assert found
+        assert found.items() <= nights.truth.items()
+        copier.source = nights.store
+        assert copier.copy().is_sound
+        assert {each.id for each in nights.world.open().snapshots()} <= reading.restored().keys()
+        shutil.rmtree(folder)

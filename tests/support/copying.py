@@ -1,0 +1,88 @@
+"""Copies of a world's repository: what tests of copies, checks and repairs of them need."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC
+from pathlib import Path
+
+from opsd.backup.copies import Copy, CopyOptions, CopyReport
+from opsd.backup.copy_needs import needs_of
+from opsd.backup.copy_run import CopyKeys
+from opsd.backup.copy_state import CopyState
+from opsd.backup.limits import Throttle
+from opsd.backup.transfers import Spool
+from opsd.clock import Clock
+from opsd.events import Recorder
+from opsd.repository.local import HostState
+from opsd.storage.memory import MemoryStore
+from opsd.storage.protocol import Store
+from tests.support.engine import World
+from tests.support.pruning import Nights
+
+
+@dataclass(slots=True)
+class Copier:
+    """A host that fills one copy; with `world` it holds that host's keys, else none."""
+
+    folder: Path
+    source: Store
+    target: Store
+    clock: Clock
+    world: World | None = None
+    recorder: Recorder = field(default_factory=Recorder)
+
+    @classmethod
+    def of(cls, nights: Nights, folder: Path, *, keys: bool = True) -> "Copier":
+        """One with an empty target in memory."""
+        world = nights.world if keys else None
+        return cls(
+            folder=folder, source=nights.store, target=MemoryStore(nights.clock), clock=nights.clock, world=world
+        )
+
+    @property
+    def state(self) -> CopyState:
+        return CopyState(self.folder / "state", "disk")
+
+    def options(self) -> CopyOptions:
+        return CopyOptions(
+            state=self.state,
+            spool=Spool(folder=self.folder / "spool", stem="copy"),
+            clock=self.clock,
+            reporter=self.recorder,
+            throttle=Throttle((), UTC, self.clock),
+            keys=self.keys,
+        )
+
+    def keys(self) -> CopyKeys | None:
+        if self.world is None:
+            return None
+        repository = self.world.open()
+        state = HostState(self.folder / "state")
+        return CopyKeys(signed=repository.place.signed, state=state, needs=needs_of(repository))
+
+    def copy(self) -> CopyReport:
+        """One `opsd copy`."""
+        return Copy(self.source, self.target, self.options()).bring_up_to_date()
+
+    def restored(self) -> dict[str, dict[str, bytes]]:
+        """What every snapshot in the copy restores to; it is opened with the host's keys."""
+        assert self.world
+        there = replace(self.world, store=self.target, folder=self.folder / "reading")
+        HostState(there.folder / "state").write_keys(self.world.open().place.ring)
+        return {each.id: there.contents(each.id) for each in there.open().snapshots()}
+
+
+def objects(store: Store) -> dict[str, bytes]:
+    """All that travels, by name."""
+    kept = ("runs/", "marks/")
+    return {info.name: store.read(info.name) for info in store.list("") if not info.name.startswith(kept)}
+
+
+def flip(store: Store, name: str, place: int = -1) -> None:
+    """Turn one bit of an object, by default in its middle."""
+    content = bytearray(store.read(name))
+    content[len(content) // 2 if place < 0 else place] ^= 1
+    store.put(name, bytes(content), replace=True)
+
+
+def largest_pack(store: Store) -> str:
+    return max(store.list("packs/"), key=lambda info: info.size).name
