@@ -48,7 +48,6 @@ class TreeBackup:
         self._job = job
         self._tree = tree
         self._read_bytes = 0
-        self._hunk_bytes = 0
         self.result = Result(label=job.label, kind="files", roots=tree.roots)
         # A database stored plainly before `sqlite` was set, say, is not known any more.
         job.cache.depend_on(repr((options.sqlite, options.page_map)).encode())
@@ -69,7 +68,6 @@ class TreeBackup:
 
     def _advance(self, size: int) -> None:
         self._read_bytes += size
-        self._hunk_bytes += size
         if size > _REPORT_BYTES:
             self._report(0)
 
@@ -126,9 +124,6 @@ class TreeBackup:
                 path=first.folder.path, name=name, content=stored.content, entries=entries, files=files, size=size
             )
         )
-        # What did not have to be read is done as well.
-        self._read_bytes += max(0, size - self._hunk_bytes)
-        self._hunk_bytes = 0
         self._report(sum(part.files for part in prepared.group))
 
     def _write_hunk(self, prepared: Prepared) -> StoredHunk:
