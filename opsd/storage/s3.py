@@ -5,14 +5,11 @@ server does not do of that, a probe before the first put finds out, and the stor
 reads back after. An answer that never came is settled by the next try, which finds the object there and compares.
 """
 
-import base64
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -23,7 +20,8 @@ from opsd.errors import ObjectNotFound, StorageError, StoreUnavailable
 from opsd.storage.folder import FOLDERS, Content
 from opsd.storage.names import RESERVED, checked, is_part
 from opsd.storage.protocol import Capabilities, ObjectInfo
-from opsd.storage.s3_client import S3Options, explained, make_client, status
+from opsd.storage.s3_body import Body, opened
+from opsd.storage.s3_client import S3Options, explained, make_client, status, whole
 from opsd.storage.s3_probe import Behaviour, probe
 
 Result = TypeVar("Result")
@@ -64,7 +62,7 @@ class S3Store:
 
     def _refuse_foreign(self) -> None:
         with explained("list", self._options):
-            found = self._client.list_objects_v2(Bucket=self._options.bucket, Prefix=self._prefix, Delimiter="/")
+            found = whole(self._client.list_objects_v2(Bucket=self._options.bucket, Prefix=self._prefix, Delimiter="/"))
         folders = [entry["Prefix"] for entry in found.get("CommonPrefixes", ())]
         files = [entry["Key"] for entry in found.get("Contents", ())]
         present = {key[len(self._prefix) :].rstrip("/") for key in (*folders, *files)} - {""}
@@ -83,8 +81,8 @@ class S3Store:
                 if status(error) != 404:
                     raise
                 raise lacking from error
-        if found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") != "Enabled":
-            raise lacking
+            if found["ObjectLockConfiguration"].get("ObjectLockEnabled") != "Enabled":
+                raise lacking
 
     def __enter__(self) -> Self:
         return self
@@ -117,30 +115,31 @@ class S3Store:
         """Store an object durably; a Path is copied."""
         checked(name)
         conditional = self._behaviour().conditional
-        with _opened(name, content) as sent, explained(f"store {name}", self._options):
+        with opened(name, content) as body, explained(f"store {name}", self._options):
             if replace:
-                self._send(name, sent)
+                self._send(name, body)
             elif conditional:
-                self._send_new(name, sent)
+                self._send_new(name, body)
             else:
                 # Two threads that look at once would both put, and a reader may see the second put half done.
                 with self._looks[hash(name) % len(self._looks)]:
-                    if not self._is_there(name, sent):
-                        self._send(name, sent)
+                    if not self._is_there(name, body):
+                        self._send(name, body)
 
-    def _send_new(self, name: str, sent: "_Sent") -> None:
+    def _send_new(self, name: str, body: Body) -> None:
         try:
-            self._send(name, sent, IfNoneMatch="*")
+            self._send(name, body, IfNoneMatch="*")
         except ClientError as error:
             if status(error) != 412:
                 raise
-            if not self._is_there(name, sent):
+            if not self._is_there(name, body):
                 raise StoreUnavailable(f"{name} was deleted while it was stored in {self._options}") from error
 
-    def _send(self, name: str, sent: "_Sent", **conditions: str) -> None:
+    def _send(self, name: str, body: Body, **conditions: str) -> None:
         behaviour = self._behaviour()
-        self._client.put_object(**self._at(name), **conditions, **self._terms(name), **_sums(sent, behaviour))
-        if not behaviour.capabilities.checked_put and self._digest(name) != sent.sha256:
+        terms = {**self._terms(name), **_sums(body, behaviour), **conditions}
+        self._client.put_object(**self._at(name), Body=body.file, ContentLength=body.size, **terms)
+        if not behaviour.capabilities.checked_put and self._digest(name) != body.sum("sha256"):
             # Nobody may take it for the object, and the next try puts it again.
             self._client.delete_object(**self._at(name))
             raise StoreUnavailable(f"{name} came back from {self._options} other than it was sent")
@@ -158,16 +157,16 @@ class S3Store:
         days = self._options.object_lock_days
         return None if days is None else _date(self._clock.now()) + timedelta(days=days)
 
-    def _is_there(self, name: str, sent: "_Sent") -> bool:
+    def _is_there(self, name: str, body: Body) -> bool:
         """Whether the object is stored already; one of another length, or other bytes if those are unproved, is damaged."""
         try:
             present = self.stat(name).size
         except ObjectNotFound:
             return False
         problem = None
-        if present != sent.size:
-            problem = f"it has {present} bytes, not {sent.size}"
-        elif not self._behaviour().capabilities.checked_put and self._digest(name) != sent.sha256:
+        if present != body.size:
+            problem = f"it has {present} bytes, not {body.size}"
+        elif not self._behaviour().capabilities.checked_put and self._digest(name) != body.sum("sha256"):
             problem = "its bytes are others"
         if problem:
             raise StorageError(f"{name} is damaged: {problem}", hint="run 'opsd check --repair'")
@@ -188,7 +187,8 @@ class S3Store:
 
     def retain(self, name: str, until: int) -> None:
         """Lock an object until then, in ns UTC, or for longer if it was to be already."""
-        with explained(f"lock {name}", self._options, name):
+        self.stat(name)
+        with explained(f"lock {name}", self._options):
             self._retain(name, _date(until))
 
     def _retain(self, name: str, until: datetime) -> None:
@@ -203,11 +203,11 @@ class S3Store:
             self.stat(name)
             return b""
 
-        def whole(answer: Any) -> bytes:
+        def all_of(answer: Any) -> bytes:
             content: bytes = answer["Body"].read()
             return content
 
-        return self._get(name, (offset, length), whole) or b""
+        return self._get(name, (offset, length), all_of) or b""
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
         """Fill the buffer."""
@@ -241,7 +241,7 @@ class S3Store:
             with closing(answer["Body"]):
                 int(answer["ContentLength"])
                 if ranged and not answer["ContentRange"].startswith(f"bytes {offset}-"):
-                    raise StorageError(f"{self._options} ignores which part of {name} is asked for")
+                    raise StoreUnavailable(f"{self._options} sent another part of {name} than it was asked for")
                 return use(answer)
 
     def stat(self, name: str) -> ObjectInfo:
@@ -264,7 +264,7 @@ class S3Store:
         )
         with explained("list", self._options):
             for page in pages:
-                for entry in page.get("Contents", ()):
+                for entry in whole(page).get("Contents", ()):
                     name = entry["Key"][len(self._prefix) :]
                     parts = name.split("/")
                     if all(map(is_part, parts)) and parts[0] not in RESERVED:
@@ -277,47 +277,11 @@ class S3Store:
             self._client.delete_object(**place)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sent:
-    """What is to be stored: its length, its SHA-256, and the bytes or an open file."""
-
-    size: int
-    sha256: bytes
-    body: Any
-
-
-@contextmanager
-def _opened(name: str, content: Content) -> Iterator[_Sent]:
-    if not isinstance(content, Path):
-        whole = bytes(content)
-        yield _Sent(size=len(whole), sha256=hashlib.sha256(whole).digest(), body=whole)
-        return
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(content.open("rb"))
-            digest = hashlib.file_digest(file, "sha256").digest()
-            size = file.tell()
-            file.seek(0)
-        except OSError as error:
-            raise StorageError(f"can't read what is to be stored as {name}: {str(error).lower()}") from error
-        yield _Sent(size=size, sha256=digest, body=file)
-
-
-def _sums(sent: _Sent, behaviour: Behaviour) -> dict[str, Any]:
-    """The bytes, with the sum that the server checks."""
-    arguments = {"Body": sent.body, "ContentLength": sent.size, "ChecksumAlgorithm": "SHA256"}
-    arguments["ChecksumSHA256"] = base64.b64encode(sent.sha256).decode()
+def _sums(body: Body, behaviour: Behaviour) -> dict[str, Any]:
+    """The sum that the server checks; a hash costs as much time as sending, so no other is made."""
     if behaviour.md5 and not behaviour.sha256:
-        arguments["ContentMD5"] = base64.b64encode(_md5(sent.body)).decode()
-    return arguments
-
-
-def _md5(body: Any) -> bytes:
-    if isinstance(body, bytes):
-        return hashlib.md5(body, usedforsecurity=False).digest()
-    digest = hashlib.file_digest(body, lambda: hashlib.md5(usedforsecurity=False)).digest()
-    body.seek(0)
-    return digest
+        return {"ContentMD5": body.sum_in_header("md5")}
+    return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": body.sum_in_header("sha256")}
 
 
 def _range(offset: int, length: int | None) -> dict[str, str]:

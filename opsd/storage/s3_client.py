@@ -39,7 +39,7 @@ _PASSES = frozenset({
     "SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests", "429", "OperationAborted",
     "ConditionalRequestConflict", "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "IncompleteBody",
 })  # fmt: skip
-_ABSENT = frozenset({"NoSuchKey", "404", "NotFound", "NoSuchVersion"})
+_ABSENT = frozenset({"NoSuchKey", "NoSuchVersion"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +101,17 @@ def status(error: faults.ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def whole(listing: dict[str, Any]) -> dict[str, Any]:
+    """A page of a listing, if it is one: every page says whether another follows.
+
+    Raises:
+        KeyError: botocore takes an answer that was cut before its first byte for a page without objects.
+    """
+    if "IsTruncated" not in listing:
+        raise KeyError("IsTruncated")
+    return listing
+
+
 @contextmanager
 def explained(action: str, options: S3Options, name: str | None = None) -> Iterator[None]:
     """Turn what botocore raises into the StorageError that it is; `name` is the object that is asked for."""
@@ -134,7 +145,8 @@ def _answered(error: faults.ClientError, action: str, options: S3Options, name: 
         return StorageError(text, hint="see access_key and secret_key")
     if code == "RequestTimeTooSkewed":
         return StorageError(text, hint="the clock of this machine or of the server is off: see 'timedatectl'")
-    if code in _PASSES or status(error) >= 500:
+    # A 404 that does not say what is missing was cut off.
+    if code in _PASSES or status(error) >= 500 or status(error) == 404:
         return StoreUnavailable(text, hint="see whether the server is up and not overloaded")
     if code in _REFUSED or status(error) == 403:
         return StoreReadOnly(text, hint="see the policy of the bucket and of this key, and object lock")

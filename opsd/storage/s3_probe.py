@@ -3,8 +3,7 @@
 Promise: only objects below `tmp/`, which never show, are written, and removed again.
 """
 
-import base64
-import hashlib
+import io
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from opsd.storage.protocol import Capabilities
-from opsd.storage.s3_client import S3Options, explained, status
+from opsd.storage.s3_body import Body
+from opsd.storage.s3_client import S3Options, explained, status, whole
 
 _BYTES = b"what opsd asks a store first"
 _OTHERS = b"what opsd asks a store next."
@@ -40,14 +40,8 @@ class Behaviour:
         )
 
 
-def sha256_of(content: bytes) -> str:
-    """As S3's header wants it."""
-    return base64.b64encode(hashlib.sha256(content).digest()).decode()
-
-
-def md5_of(content: bytes) -> str:
-    """As S3's header wants it."""
-    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+def _sum(content: bytes, kind: str) -> str:
+    return Body(io.BytesIO(content)).sum_in_header(kind)
 
 
 def probe(client: Any, options: S3Options) -> Behaviour:
@@ -55,14 +49,14 @@ def probe(client: Any, options: S3Options) -> Behaviour:
     place = f"{options.start}tmp/probe-{secrets.token_hex(8)}"
     first, altered = f"{place}-first", f"{place}-altered"
     with explained("probe", options):
-        client.put_object(Bucket=options.bucket, Key=first, Body=_BYTES, ChecksumSHA256=sha256_of(_BYTES))
+        client.put_object(Bucket=options.bucket, Key=first, Body=_BYTES, ChecksumSHA256=_sum(_BYTES, "sha256"))
         try:
             listed = client.list_objects_v2(Bucket=options.bucket, Prefix=first)
             return Behaviour(
                 conditional=_refuses(client, options, first, _OTHERS, IfNoneMatch="*"),
-                sha256=_refuses(client, options, altered, _BYTES, ChecksumSHA256=sha256_of(_OTHERS)),
-                md5=_refuses(client, options, altered, _BYTES, ContentMD5=md5_of(_OTHERS)),
-                lists_at_once=any(entry["Key"] == first for entry in listed.get("Contents", ())),
+                sha256=_refuses(client, options, altered, _BYTES, ChecksumSHA256=_sum(_OTHERS, "sha256")),
+                md5=_refuses(client, options, altered, _BYTES, ContentMD5=_sum(_OTHERS, "md5")),
+                lists_at_once=any(entry["Key"] == first for entry in whole(listed).get("Contents", ())),
             )
         finally:
             for key in (first, altered):

@@ -393,7 +393,7 @@ def test_a_connection_that_breaks_anywhere_leaves_all_or_nothing_and_the_next_tr
         proxy.faults.append(fault)
         with behind(sftp_server, proxy, root) as broken:
             with suppress(StoreUnavailable):
-                OPERATIONS[operation](broken)
+                assert OPERATIONS[operation](broken) == expected, fault
             assert names(root) in (before, result), fault
             for name in names(root):
                 with suppress(FileNotFoundError):
