@@ -36,6 +36,7 @@ sources:
   www:  {{files: {{paths: [{folder}/data/www], exclude: ["*.tmp"]}}}}
   crm:  {{sqlite: {{path: {folder}/data/crm.db}}}}
 {postgresql}retention: {{keep_daily: 30, keep_monthly: 12}}
+copies: {{elsewhere: {{folder: {folder}/elsewhere}}}}
 """
 _POSTGRESQL = "  shop: {{postgresql: {{host: {socket}, port: 54329, user: {user}}}}}\n"
 _ROWS = 40_000
@@ -110,6 +111,9 @@ class _Demo:
         self._lose_and_restore()
         self._restore_parts()
         self._opsd("check", "--read-data")
+        self._opsd("copy")
+        self._spoil_and_heal()
+        self._lose_the_repository()
 
     def _first_and_latest(self) -> tuple[str, str]:
         command = [sys.executable, "-m", "opsd", "-c", str(self._folder / "opsd.yaml"), "snapshots", "--json"]
@@ -192,6 +196,28 @@ class _Demo:
             self._opsd("restore", "latest", "--source", "shop", "--database", "shop", "--as", "shop_back")
             _compare("rows of PostgreSQL", wanted, self._server.sql(digest, "shop_back"))
             click.secho(f"same: {wanted.partition('|')[0]} orders, row by row", fg="green")
+
+    # Copies
+
+    def _spoil_and_heal(self) -> None:
+        click.secho("\n$ dd …                      # one byte of a pack in the copy changes", bold=True)
+        pack = max((self._folder / "elsewhere" / "packs").glob("*/*"), key=lambda path: path.stat().st_size)
+        with pack.open("r+b") as file:
+            file.seek(100_000)
+            byte = file.read(1)[0]
+            file.seek(100_000)
+            file.write(bytes([byte ^ 1]))
+        self._opsd("check", "--copy", "elsewhere", "--repair")
+
+    def _lose_the_repository(self) -> None:
+        click.secho("\n$ rm -rf ~demo/repository    # the disk of the backups, too", bold=True)
+        shutil.rmtree(self._folder / "repository")
+        again = self._folder / "again"
+        self._opsd("restore", "latest", "--from", "elsewhere", "--to", str(again))
+        first, second = (folder / "www" / self._data.relative_to("/") for folder in (self._folder / "back", again))
+        found = dict(_fingerprints(second / "www"))
+        _compare("files", dict(_fingerprints(first / "www")), found)
+        click.secho(f"same: {len(found):,} names, from the copy alone", fg="green")
 
 
 def _fingerprints(root: Path) -> Iterator[tuple[str, Any]]:

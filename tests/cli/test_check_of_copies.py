@@ -60,6 +60,12 @@ def test_a_whole_copy_is_proved_with_the_keys_of_this_host_and_without_any(host:
     assert (code, len(found["healed"])) == (0, 1)  # type: ignore[arg-type]
 
 
+def test_a_copy_that_is_only_behind_is_whole(host: Desk) -> None:
+    host.ok("backup")
+    assert check(host, "disk")[0] == 0
+    host.ok("snapshots", "--from", "disk")
+
+
 def test_three_places_damaged_in_different_objects_heal_each_other(host: Desk) -> None:
     spoilt = {}
     for number, place in enumerate(PLACES):

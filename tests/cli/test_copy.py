@@ -116,7 +116,9 @@ def test_a_copy_that_was_filled_and_is_empty_exits_with_4_and_is_not_made_again(
     ran = host.run("copy", "--to", "disk")
     assert ran.code == 4, ran
     assert "filled before" in ran.err
-    assert not disk.exists() or not any(path.is_file() for path in disk.rglob("*"))
+    left = list(disk.rglob("*")) if disk.exists() else None
+    assert (left is None) == (how == "gone")
+    assert not left or (how == "objects gone" and not any(path.is_file() for path in left))
 
 
 def test_a_repository_that_is_gone_or_another_exits_with_4_or_is_refused(host: Desk) -> None:
