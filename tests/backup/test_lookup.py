@@ -87,7 +87,7 @@ def night(world: World, planned: Planned) -> int:
     return world.recorder.size - before
 
 
-def meet(root: Path, name: str, change: Callable[[], None]) -> Meddle:
+def meet(root: Path, name: str, change: Callable[[], object]) -> Meddle:
     """Change something once, when a folder below the root was looked at."""
     left = [change]
 
@@ -245,6 +245,13 @@ class TestChanged:
         found = entries(world, root)
         assert found["a/pipe"].type is EntryType.FIFO
         assert found["a/002"].target == b"aside"
+        assert world.contents() == on_disk(root)
+
+    def test_what_was_away_for_a_moment_is_back_in_the_next_snapshot(self, world: World, root: Path) -> None:
+        night(world, source(root, meet(root, "a", lambda: (root / "a").rename(root / "away"))))
+        assert "a/001" not in entries(world, root)
+        (root / "away").rename(root / "a")
+        night(world, source(root))
         assert world.contents() == on_disk(root)
 
     def test_a_file_that_changed_too_near_to_the_reading_is_read_again_and_its_neighbours_are_not(
