@@ -78,7 +78,7 @@ def find_settings(configuration: str | None, repository: str | None = None) -> S
     return from_environment(environment, host_name())
 
 
-class Session:
+class Session:  # budget: what a command may ask of its repository, in one place; copies brought three questions more
     """One use of one repository; a context manager."""
 
     def __init__(self, access: Access, reporter: Reporter, clock: Clock | None = None) -> None:
