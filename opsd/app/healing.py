@@ -10,7 +10,7 @@ from pathlib import Path
 
 from opsd.app.session import Session
 from opsd.app.upkeep import check
-from opsd.backup.copy_state import CopyState
+from opsd.backup.copy_state import CopyState, older_state
 from opsd.backup.limits import Throttle
 from opsd.backup.listings import expected
 from opsd.backup.places import FolderPlace, StorePlace
@@ -54,7 +54,7 @@ def check_copy(session: Session) -> CheckReport:
 
 def _check_opened(session: Session, repository: Repository, share: float) -> CheckReport:
     report = Check(repository, CheckOptions(share=share)).run()
-    older = session.older_state(repository)
+    older = older_state(repository, CopyState(session.settings.state, session.access.copy or ""))
     if older is None:
         return report
     problem = Problem(object=older.subject, problem=older.problem, hint=older.hint)

@@ -14,14 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from opsd.app.stores import StoreOpener
-from opsd.backup.copy_state import CopyState
-from opsd.backup.history import lost_numbers
+from opsd.app.stores import StoreOpener, place_of
+from opsd.backup.copy_state import CopyState, older_state
 from opsd.backup.places import FolderPlace, StorePlace
 from opsd.clock import Clock, SystemClock
 from opsd.credentials import resolve
-from opsd.errors import ConfigurationError, IntegrityError, KeyMissing, StorageError, UsageError
-from opsd.events import Reporter, Warning
+from opsd.errors import ConfigurationError, KeyMissing, UsageError
+from opsd.events import Reporter
 from opsd.repository.kit import parse_kit
 from opsd.repository.local import HostState
 from opsd.repository.opening import Unlock
@@ -78,7 +77,7 @@ def find_settings(configuration: str | None, repository: str | None = None) -> S
     return from_environment(environment, host_name())
 
 
-class Session:  # budget: what a command may ask of its repository, in one place; copies brought three questions more
+class Session:
     """One use of one repository; a context manager."""
 
     def __init__(self, access: Access, reporter: Reporter, clock: Clock | None = None) -> None:
@@ -94,6 +93,7 @@ class Session:  # budget: what a command may ask of its repository, in one place
         self._exit = ExitStack()
         self._store: Store | None = None
         self._scratch: Path | None = None
+        self.opener = StoreOpener(scratch=self.scratch, reporter=reporter, clock=self.clock)
 
     def __enter__(self) -> Self:
         return self
@@ -116,35 +116,13 @@ class Session:  # budget: what a command may ask of its repository, in one place
 
     def _place(self) -> StorePlace:
         if self.access.copy:
-            return self.place_of(self.access.copy)
+            return place_of(self.settings, self.access.copy)
         if not self.settings.repository:
             raise ConfigurationError(
                 ("this configuration has no repository of its own, only pulls",),
                 hint="read a copy with --from NAME, or fill them all with 'opsd copy'",
             )
         return FolderPlace(folder=Path(self.settings.repository))
-
-    def place_of(self, name: str) -> StorePlace:
-        """Where the copy of that name is.
-
-        Raises:
-            UsageError: there is none.
-        """
-        known = {name: each.target for name, each in self.settings.pulls.items()}
-        known |= {each.name: each.place for each in self.settings.copies}
-        if name not in known:
-            raise UsageError(
-                f"no copy named {name}",
-                hint=f"configured are {', '.join(known)}"
-                if known
-                else "name copies under copies: in the configuration",
-            )
-        return known[name]
-
-    @property
-    def opener(self) -> StoreOpener:
-        """Opens stores for this session."""
-        return StoreOpener(scratch=self.scratch, reporter=self.reporter, clock=self.clock)
 
     def home(self) -> "Session":
         """The session itself, or one of the repository where it reads a copy."""
@@ -244,24 +222,11 @@ class Session:  # budget: what a command may ask of its repository, in one place
         repository = Repository.open(
             self.store, self.surroundings(writer=writer), self.unlock(), reader=reader, writer=writer
         )
-        if warning := self.older_state(repository):
-            self.reporter.warn(warning)
+        if self.access.copy and self.has_state():
+            warning = older_state(repository, CopyState(self.settings.state, self.access.copy))
+            if warning:
+                self.reporter.warn(warning)
         return repository
-
-    def older_state(self, repository: Repository) -> Warning | None:
-        """What is to be said of a copy that no longer shows what it showed before; a restore from it goes on all the same."""
-        name = self.access.copy
-        if not name or not self.has_state():
-            return None
-        try:
-            listed = [info.name for info in repository.place.store.list("snapshots/")]
-            dropped = [number for note in repository.place.notes() for number in note.sequences]
-            lost = lost_numbers(listed, dropped, CopyState(self.settings.state, name).read().visit.target)
-        except (IntegrityError, StorageError) as error:
-            return Warning(subject=f"copy {name}", problem=str(error), hint=error.hint)
-        problem = f"it shows an older state of itself: snapshots {lost}, which it held before, are gone"
-        hint = "find out why; 'opsd copy' fills it again"
-        return Warning(subject=f"copy {name}", problem=problem, hint=hint) if lost else None
 
     def own_folders(self) -> frozenset[bytes]:
         """Folders that are opsd's own and never part of a source: repository, copies, state, cache."""

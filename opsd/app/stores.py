@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from opsd.backup.places import FolderPlace, S3Place, SftpPlace, StorePlace
 from opsd.clock import Clock
 from opsd.credentials import resolve
+from opsd.errors import UsageError
 from opsd.events import Reporter
+from opsd.settings import Settings
 from opsd.storage.folder import FolderStore
 from opsd.storage.protocol import Store
 from opsd.storage.retry import RetryingStore
@@ -21,6 +23,22 @@ from opsd.storage.retry import RetryingStore
 if TYPE_CHECKING:
     from opsd.storage.s3_client import S3Options
     from opsd.storage.sftp_session import SftpOptions
+
+
+def place_of(settings: Settings, name: str) -> StorePlace:
+    """Where the copy of that name is.
+
+    Raises:
+        UsageError: there is none.
+    """
+    known = {name: each.target for name, each in settings.pulls.items()}
+    known |= {each.name: each.place for each in settings.copies}
+    if name not in known:
+        raise UsageError(
+            f"no copy named {name}",
+            hint=f"configured are {', '.join(known)}" if known else "name copies under copies: in the configuration",
+        )
+    return known[name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,10 +37,7 @@ from opsd.storage.protocol import ObjectInfo, Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions:
-    """How to fill a copy. `keys`: how this host gets its keys to the repository, if it has any; asked once there is work to do.
-
-    `owner`: the id of the owner's key, where it is known.
-    """
+    """How to fill a copy. `keys`: how this host gets its keys to the repository, if it has any; asked once there is work to do."""
 
     state: CopyState
     spool: Spool
@@ -48,7 +45,6 @@ class CopyOptions:
     reporter: Reporter
     throttle: Throttle
     keys: Callable[[], CopyKeys | None] = lambda: None
-    owner: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +139,7 @@ class Copy:
     def _vouching(self, before: CopyMemory) -> Witness:
         """Who vouches for what is read; the settings are read once."""
         if self._witness is None:
-            self._witness = Witness.of(self._source, self._options.owner or bytes.fromhex(before.owner))
+            self._witness = Witness.of(self._source, bytes.fromhex(before.owner))
         return self._witness
 
     def _remember(self, before: CopyMemory, seen: Visit) -> None:

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opsd.backup.history import History, Visit
-from opsd.errors import StorageError, StoreReadOnly, TryLater
+from opsd.backup.history import History, Visit, lost_numbers
+from opsd.errors import IntegrityError, StorageError, StoreReadOnly, TryLater
+from opsd.events import Warning
 from opsd.repository.local import replace_file
+from opsd.repository.repository import Repository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,3 +101,16 @@ class CopyState:
                     f"copy {self.name} is being filled already", hint="wait for the other 'opsd copy'"
                 ) from error
             yield
+
+
+def older_state(repository: Repository, state: CopyState) -> Warning | None:
+    """What is to be said of an open copy that no longer shows what it showed before; a restore from it goes on all the same."""
+    try:
+        listed = [info.name for info in repository.place.store.list("snapshots/")]
+        dropped = [number for note in repository.place.notes() for number in note.sequences]
+        lost = lost_numbers(listed, dropped, state.read().visit.target)
+    except (IntegrityError, StorageError) as error:
+        return Warning(subject=f"copy {state.name}", problem=str(error), hint=error.hint)
+    problem = f"it shows an older state of itself: snapshots {lost}, which it held before, are gone"
+    hint = "find out why; 'opsd copy' fills it again"
+    return Warning(subject=f"copy {state.name}", problem=problem, hint=hint) if lost else None

@@ -98,11 +98,14 @@ def test_a_proof_reads_every_byte_once(nights: Nights) -> None:
 
 
 def test_three_stores_damaged_in_different_places_heal_each_other(nights: Nights, tmp_path: Path) -> None:
+    nights.nights(4)
     stores = [nights.store, copy_of(nights, tmp_path / "one"), copy_of(nights, tmp_path / "two")]
     whole = objects(nights.store)
+    names = packs(nights.store)
+    assert len(names) >= 6
     for number, store in enumerate(stores):
-        flip(store, packs(store)[number])
-        store.delete(packs(store)[-1 - number])
+        flip(store, names[number])
+        store.delete(names[-1 - number])
     for number, store in enumerate(stores):
         donors = [each for each in stores if each is not store]
         assert len(heal(nights, store, donors, tmp_path / f"{number}").healed) == 2
