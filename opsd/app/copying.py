@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsd.app.session import Session
-from opsd.backup.copies import Copy, CopyOptions, CopyReport
+from opsd.backup.copies import Compared, Copy, CopyOptions, CopyReport
 from opsd.backup.copy_needs import needs_of
 from opsd.backup.copy_run import CopyKeys
 from opsd.backup.copy_state import CopyState
@@ -86,12 +86,31 @@ def routes(session: Session, to: tuple[str, ...], pulled: tuple[str, ...]) -> tu
     return (*(copies[name] for name in dict.fromkeys(to)), *(pulls[name] for name in dict.fromkeys(pulled)))
 
 
+def route_of(session: Session, name: str) -> Route:
+    """The copy or pull of that name.
+
+    Raises:
+        ConfigurationError, UsageError: there is none.
+    """
+    pulled = name in session.settings.pulls
+    return routes(session, () if pulled else (name,), (name,) if pulled else ())[0]
+
+
+def compared(session: Session, route: Route, source: Store, target: Store) -> Compared:
+    """What source and copy show now; nothing is written.
+
+    Raises:
+        HistoryDisagrees, NotARepository, IntegrityError, StorageError.
+    """
+    return Copy(source, target, _options(session, route, source, target)).compared()
+
+
 def fill(session: Session, route: Route) -> Filled:
     """Bring one copy up to date."""
     began = time.monotonic()
     report = error = None
     try:
-        with _source(session, route) as source, _target(session, route) as target:
+        with opened_source(session, route) as source, _target(session, route) as target:
             report = Copy(source, target, _options(session, route, source, target)).bring_up_to_date()
     except OpsdError as failure:
         error = failure
@@ -103,10 +122,15 @@ def _state(session: Session, route: Route) -> CopyState:
 
 
 @contextmanager
-def _source(session: Session, route: Route) -> Iterator[Store]:
+def opened_source(session: Session, route: Route) -> Iterator[Store]:
+    """Where a copy comes from.
+
+    Raises:
+        HistoryDisagrees: it was there before, and is gone. StorageError: it does not answer.
+    """
     with ExitStack() as stack:
         with expected(f"the source of copy {route.name}", filled=_was_filled(session, route)):
-            source = stack.enter_context(session.opener.opened(route.source)) if route.source else session.store
+            source = stack.enter_context(session.opener.opened(route.source)) if route.source else session.home().store
         yield source
 
 

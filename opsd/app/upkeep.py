@@ -14,6 +14,7 @@ from opsd.model import SnapshotSummary
 from opsd.repository.repository import Repository
 from opsd.retention.calendar import Kept, simulate
 from opsd.retention.holds import hold, release
+from opsd.retention.policy import Rules
 from opsd.retention.prune import Prune, PruneOptions, PrunePlan, PruneResult
 from opsd.settings import Settings
 from opsd.verify.advice import hint_of
@@ -63,9 +64,9 @@ def prune(session: Session, *, confirmed: bool) -> PruneResult:
     return _prune(session, confirmed=confirmed).carry_out()
 
 
-def simulated(settings: Settings, days: int, now: int) -> tuple[Kept, ...]:
-    """The calendar that one run each night at 04:00 and a prune lead to."""
-    return simulate(days, settings.retention, settings.zone, now)
+def simulated(settings: Settings, days: int, now: int, rules: Rules | None = None) -> tuple[Kept, ...]:
+    """The calendar that one run each night at 04:00 and a prune lead to; by these rules, or those of the repository."""
+    return simulate(days, rules or settings.retention, settings.zone, now)
 
 
 def hold_snapshot(session: Session, text: str, until: int | None, reason: str) -> SnapshotSummary:

@@ -27,7 +27,7 @@ from opsd.backup.listings import (
 )
 from opsd.backup.transfers import Spool, Transfers
 from opsd.clock import Clock
-from opsd.errors import IntegrityError
+from opsd.errors import IntegrityError, ObjectNotFound
 from opsd.events import Reporter, Total
 from opsd.repository.catalog import listed_again
 from opsd.repository.proof import problem_of, window
@@ -67,6 +67,14 @@ class CopyReport:
     def is_sound(self) -> bool:
         """Whether all that the source holds is in the copy, and nothing contradicts what was seen before."""
         return not (self.damaged or self.alarms or self.held)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """The names that a source lists, and what source and copy show that can't be true."""
+
+    source: frozenset[str]
+    alarms: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -119,6 +127,16 @@ class Copy:
             damaged=self._done.damaged,
             alarms=alarms,
         )
+
+    def compared(self) -> Compared:
+        """What source and copy list and show, for a prune of the copy; nothing is written.
+
+        Raises:
+            HistoryDisagrees, NotARepository, IntegrityError, StorageError: as bringing up to date does.
+        """
+        before = self._options.state.read()
+        source, _, seen = listed_again(lambda: self._look(before))
+        return Compared(source=frozenset(source), alarms=tuple(disagreements(seen, before.visit)))
 
     # Looking
 
@@ -222,9 +240,17 @@ class Copy:
         """All of these are listed in the copy, and no prune there means to remove one.
 
         Raises:
-            IntegrityError: one is not.
+            IntegrityError: one is not. ObjectNotFound: the source does not list it any more either: the pass begins again.
         """
-        refuse_marked(self._target, needed, self._keys)
+        try:
+            refuse_marked(self._target, needed, self._keys)
+            self._refuse_removed(needed)
+        except IntegrityError as error:
+            if vanished := set(needed) - list_source(self._source).keys():
+                raise ObjectNotFound(min(vanished)) from error
+            raise
+
+    def _refuse_removed(self, needed: Collection[str]) -> None:
         gone = set(needed) - list_target(self._target).keys()
         if gone:
             raise IntegrityError(

@@ -73,6 +73,10 @@ def test_a_copy_pushed_to_an_account_that_may_only_add(tmp_path: Path, jail: Pat
         desk.ok("backup")
         assert desk.ok("copy", "--json").json["copies"][0]["new_snapshots"] == 1
         desk.ok("check", "--copy", "paris")
+        ran = desk.run("prune", "--copy", "paris")
+        assert ran.code == 1
+        assert "prune on the server itself" in ran.err
+        assert not list((jail / "web1" / "marks").iterdir())
         require_restored(desk, "paris")
         pack = max((jail / "web1" / "packs").glob("*/*"), key=lambda path: path.stat().st_size)
         pack.chmod(0o600)
