@@ -7,11 +7,13 @@ source can't be listed, or source and copy show what can't be true, nothing goes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from opsd.app.copying import Route, compared, opened_source, route_of
+from opsd.app.copying import Route, compared, extend_locks, opened_source, route_of
 from opsd.app.session import Session
 from opsd.backup.listings import list_source
 from opsd.clock import stamp
 from opsd.errors import ConfigurationError, KeyMissing, PruneRefused, StoreReadOnly
+from opsd.repository.catalog import marked_snapshots
+from opsd.repository.format import pack_name
 from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
 from opsd.repository.repository import Repository
@@ -62,7 +64,11 @@ def prune_copy(session: Session, *, confirmed: bool) -> PruneResult:
     """
     with _prepared(session, confirmed=confirmed) as prune:
         _refuse_append_only(session)
-        return prune.carry_out()
+        done = prune.carry_out()
+        # What no mark names now is what the rules keep, and the source does not list all of it.
+        route = route_of(session, session.access.copy or "")
+        extend_locks(session, route, session.store, lambda: _unmarked(session), "rules")
+        return done
 
 
 @contextmanager
@@ -118,6 +124,13 @@ def _listed(source: Store, route: Route) -> frozenset[str]:
             f"the source of copy {route.name} is empty, so its copy is left alone", hint="is the right disk mounted?"
         )
     return names
+
+
+def _unmarked(session: Session) -> frozenset[str]:
+    marks = session.open().marks()
+    going = marked_snapshots(marks) | {pack_name(pack) for mark in marks if mark.event == "mark" for pack in mark.packs}
+    passing = ("runs/", "marks/")
+    return frozenset(info.name for info in session.store.list("") if not info.name.startswith(passing)) - going
 
 
 def _refuse_append_only(session: Session) -> None:

@@ -93,17 +93,19 @@ def release_snapshot(session: Session, text: str) -> SnapshotSummary:
     return summary
 
 
-def check(session: Session, share: float) -> CheckReport:
-    """Check the repository, and read that share of its packs (0 to 1); decrypted where a reader's key is at hand unasked.
+def check(session: Session, options: CheckOptions) -> CheckReport:
+    """Check the repository; packs are decrypted where a reader's key is at hand unasked.
 
     Raises:
         StorageError: the store can't be read at all.
     """
-    # A sample of a few percent must be another one each night; nothing secret hangs on it.
-    seed = random.SystemRandom().getrandbits(32)
     with _advised():
-        repository = session.open(reader=session.can_unlock())
-        return Check(repository, CheckOptions(share=share, seed=seed)).run()
+        return Check(session.open(reader=session.can_unlock()), options).run()
+
+
+def sample(share: float) -> CheckOptions:
+    """To read that share of all packs, 0 to 1; another sample each time, and nothing secret hangs on it."""
+    return CheckOptions(share=share, seed=random.SystemRandom().getrandbits(32))
 
 
 def mend(session: Session, report: CheckReport) -> Repaired:

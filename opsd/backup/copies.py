@@ -51,7 +51,8 @@ class CopyOptions:
 class CopyReport:
     """What a copy came to. `held` are manifests that were left out, since what they may need is damaged in the source.
 
-    `damaged`: objects of the source, and what is wrong. `alarms`: what source and copy show that can't be true.
+    `damaged`: objects of the source, and what is wrong. `alarms`: what source and copy show that can't be true. `listed`: what
+    stands in the copy now, `in_source` the names that the source lists.
     """
 
     name: str
@@ -62,6 +63,8 @@ class CopyReport:
     held: tuple[str, ...] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
+    listed: Collection[ObjectInfo] = ()
+    in_source: frozenset[str] = frozenset()
 
     @property
     def is_sound(self) -> bool:
@@ -98,6 +101,7 @@ class Copy:
         self._name = options.state.name
         self._transfers = Transfers(source, target, options.spool, options.throttle)
         self._done = _Done()
+        self._there: dict[str, ObjectInfo] = {}
         self._witness: Witness | None = None
         self._keys: CopyKeys | None = None
 
@@ -126,6 +130,8 @@ class Copy:
             held=tuple(sorted(self._done.held)),
             damaged=self._done.damaged,
             alarms=alarms,
+            listed=self._there.values(),
+            in_source=frozenset(source),
         )
 
     def compared(self) -> Compared:
@@ -146,6 +152,7 @@ class Copy:
             source = list_source(self._source)
         with expected(f"copy {self._name}", filled=bool(before.repository)):
             target = list_target(self._target)
+        self._there = dict(target)
         refuse_emptied(source, target, before, self._name)
         refuse_other(self._source, self._target, source, target, self._name)
         witness = partial(self._vouching, before)
@@ -197,9 +204,11 @@ class Copy:
     def _bring(self, infos: Iterable[ObjectInfo], target: Listing, run: CopyRun) -> list[str]:
         """Bring objects of one kind; the names of those that arrived."""
         arrived = []
-        for each in self._transfers.bring(infos, target.__contains__):
+        wanted = {info.name: info for info in infos}
+        for each in self._transfers.bring(wanted.values(), target.__contains__):
             if each.problem is None:
                 arrived.append(each.name)
+                self._there[each.name] = wanted[each.name]
                 self._done.objects += 1
                 self._done.size += each.size
             else:

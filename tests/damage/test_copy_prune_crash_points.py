@@ -118,7 +118,8 @@ def test_a_backup_and_a_copy_at_any_moment_of_a_prune_of_the_copy_leave_both_who
 def interleaved(copier: Copier, end: str, at: int, act: Callable[[], object]) -> bool:
     """Copy while something else happens once, before the `at`-th operation on one end; whether it did."""
     beside = Beside(getattr(copier, end), at, act)
-    assert replace(copier, **{end: beside}).copy().is_sound
+    copying = replace(copier, source=beside) if end == "source" else replace(copier, target=beside)
+    assert copying.copy().is_sound
     return beside.happened
 
 

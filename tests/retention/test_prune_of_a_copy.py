@@ -6,6 +6,7 @@ import pytest
 
 from opsd.clock import DAY
 from opsd.repository.run import Run
+from opsd.storage.memory import MemoryStore
 from opsd.verify.check import Check, CheckOptions
 from tests.support.copying import Copier, objects
 from tests.support.pruning import Nights, noise, prune
@@ -93,6 +94,43 @@ def test_packs_that_the_source_rewrote_go_from_the_copy_and_the_new_ones_stay(ni
     copier.prune(keep_last=2)
     assert {info.name for info in copier.target.list("packs/")} == {info.name for info in nights.store.list("packs/")}
     assert copier.copy().objects == 0
+    assert whole(copier)
+
+
+class Locked(MemoryStore):
+    """A store that locks all that it holds until one moment."""
+
+    until = 0
+
+    def checksum(self, name: str) -> bytes | None:
+        raise AssertionError(name)
+
+    def locked_until(self, name: str) -> int | None:
+        self.stat(name)
+        return self.until
+
+    def retain(self, name: str, until: int) -> None:
+        raise AssertionError(name, until)
+
+
+def test_what_the_store_locks_is_counted_and_goes_once_the_locks_have_ended(nights: Nights, copier: Copier) -> None:
+    store = Locked(nights.clock, copier.target._objects)  # type: ignore[attr-defined]
+    copier.target = store
+    pruned_source(nights)
+    copier.copy()
+    copier.prune(keep_last=2)
+    store.until = nights.clock.now() + 10 * DAY
+    nights.clock.advance(4 * DAY)
+    before = objects(store)
+    done = copier.prune(keep_last=2)
+    assert done.swept_snapshots == 0
+    assert done.locked > 4
+    assert done.locked_until == store.until
+    assert before.items() <= objects(store).items()
+    assert copier.copy().is_sound
+    nights.clock.advance(7 * DAY)
+    done = copier.prune(keep_last=2)
+    assert (done.swept_snapshots, done.locked, done.locked_until) == (4, 0, None)
     assert whole(copier)
 
 
