@@ -1,7 +1,7 @@
 """Prune a copy by rules of its own.
 
 Promise: what the source of the copy still lists stays, whatever the rules say, so no copy brings again what a prune removed; where the
-source can't be listed, or source and copy show what can't be true, nothing goes. docs/decisions/0023.
+source can't be listed, or source and copy show what can't be true, nothing goes. docs/decisions/0025.
 """
 
 from collections.abc import Iterator
