@@ -70,11 +70,9 @@ def _as_json(watched: Watched, zone: tzinfo) -> dict[str, Any]:
 def _print(found: Sequence[Watched], zone: tzinfo) -> None:
     for each in found:
         if each.error:
-            output.note(f"opsd: {each.place}: {each.error}")
-            output.note(f"      {each.error.hint}")
+            output.error(each.error, of=each.place)
         if each.standing is Standing.UNFILLED:
-            output.note(f"opsd: {each.place} was never filled")
-            output.note("      run 'opsd copy'")
+            output.problem(f"{each.place} was never filled", "run 'opsd copy'")
     output.table(_COLUMNS, [_row(each, zone) for each in found])
 
 

@@ -82,3 +82,11 @@ def test_a_part_promises_nothing(host: Desk) -> None:
     before = host.run("status", "--fleet", "--json").json["hosts"][0]["next_due"]
     host.ok("backup", "--source", "www")
     assert host.run("status", "--fleet", "--json").json["hosts"][0]["next_due"] == before
+
+
+def test_a_place_that_cannot_be_read_is_told_in_lines_of_their_own(host: Desk) -> None:
+    host.ok("copy")
+    shutil.rmtree(host.folder / "disk")
+    said = host.run("status", "--fleet").err.splitlines()
+    assert said[0].startswith("opsd: disk: ")
+    assert said[1].startswith("      ")
