@@ -76,12 +76,12 @@ def _prepared(session: Session, *, confirmed: bool) -> Iterator[Prune]:
     settings, route = session.settings, route_of(session, session.access.copy or "")
     rules = rules_of(settings, route.name)
     repository = _opened(session, route)
-    with opened_source(session, route) as source:
+    with _advised(route.name), opened_source(session, route) as source:
         alarms = compared(session, route, source, session.store).alarms
         if alarms and not confirmed:
             raise PruneRefused(
                 f"prune stops: {alarms[0]}",
-                hint="find out why: docs/runbook.md; once you know that it is meant, run 'opsd prune --yes' for this copy",
+                hint="find out why: docs/runbook.md; once you know that it is meant, run 'opsd prune --yes'",
             )
         yield Prune(
             repository,
@@ -89,6 +89,16 @@ def _prepared(session: Session, *, confirmed: bool) -> Iterator[Prune]:
                 rules=rules, zone=settings.zone, confirmed=confirmed, elsewhere=lambda: _listed(source, route)
             ),
         )
+
+
+@contextmanager
+def _advised(name: str) -> Iterator[None]:
+    """What prune advises, said of the copy: nobody is sent to prune or check the repository instead."""
+    try:
+        yield
+    except PruneRefused as error:
+        hint = error.hint and error.hint.replace("opsd prune", f"opsd prune --copy {name}")
+        raise PruneRefused(str(error), hint=hint and hint.replace("opsd check", f"opsd check --copy {name}")) from error
 
 
 def _opened(session: Session, route: Route) -> Repository:

@@ -58,6 +58,7 @@ def test_a_copy_that_shows_what_can_not_be_true_is_left_alone_until_a_person_say
     ran = host.run("prune", "--copy", "disk")
     assert ran.code == 1
     assert "older state" in ran.err
+    assert "'opsd prune --copy disk --yes'" in ran.err
 
 
 def puller(host: Desk, more: str) -> Desk:

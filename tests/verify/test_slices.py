@@ -76,6 +76,17 @@ def test_years_of_growth_odd_sizes_and_removals_never_let_anything_grow_older_th
         assert oldest(infos, checked, now) <= PERIOD - DAY, day
 
 
+def test_a_repository_that_lost_half_of_itself_still_reads_the_rest_in_time() -> None:
+    infos = [pack(number) for number in range(280)]
+    checked, _ = slices(infos, range(14))
+    infos = [info for info in infos if checked.of(info).read]
+    assert len(infos) == 140
+    for day in range(14, 90):
+        now = START + day * DAY
+        checked = read(checked, infos, due(infos, checked, now), now)
+        assert oldest(infos, checked, now) <= PERIOD - DAY, day
+
+
 def test_missed_nights_are_caught_up_with() -> None:
     infos = [pack(number) for number in range(280)]
     checked, sizes = slices(infos, [*range(10), 17, 18])
