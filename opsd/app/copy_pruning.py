@@ -7,7 +7,7 @@ source can't be listed, or source and copy show what can't be true, nothing goes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from opsd.app.copying import Route, compared, extend_locks, opened_source, route_of
+from opsd.app.copying import Route, alarms_of, extend_locks, opened_source, route_of
 from opsd.app.session import Session
 from opsd.backup.listings import list_source
 from opsd.clock import stamp
@@ -77,7 +77,7 @@ def _prepared(session: Session, *, confirmed: bool) -> Iterator[Prune]:
     rules = rules_of(settings, route.name)
     repository = _opened(session, route)
     with _advised(route.name), opened_source(session, route) as source:
-        alarms = compared(session, route, source, session.store).alarms
+        alarms = alarms_of(session, route, source, session.store)
         if alarms and not confirmed:
             raise PruneRefused(
                 f"prune stops: {alarms[0]}",

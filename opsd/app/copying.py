@@ -12,7 +12,7 @@ from pathlib import Path
 
 from opsd.app.session import Session
 from opsd.app.slices import coverage_of_copy, verifying
-from opsd.backup.copies import Compared, Copy, CopyOptions, CopyReport
+from opsd.backup.copies import Copy, CopyOptions, CopyReport
 from opsd.backup.copy_needs import needs_of
 from opsd.backup.copy_run import CopyKeys
 from opsd.backup.copy_state import CopyState
@@ -49,14 +49,15 @@ class Route:
 class Filled:
     """How one copy ended: its report, or the error that stopped it.
 
-    `lacks`: what its store does not do, and how that is made up for. `covered`: how far it was read lately.
+    `lacks`: what its store does not do, and how that is made up for; None where nothing was put, and so nothing asked, which costs
+    requests. `covered`: how far it was read lately.
     """
 
     route: Route
     seconds: float
     report: CopyReport | None = None
     error: OpsdError | None = None
-    lacks: tuple[str, ...] = ()
+    lacks: tuple[str, ...] | None = None
     covered: Coverage | None = None
     locks_extended: int = 0
     verify: str = "read"
@@ -107,25 +108,25 @@ def route_of(session: Session, name: str) -> Route:
     return routes(session, () if pulled else (name,), (name,) if pulled else ())[0]
 
 
-def compared(session: Session, route: Route, source: Store, target: Store) -> Compared:
-    """What source and copy show now; nothing is written.
+def alarms_of(session: Session, route: Route, source: Store, target: Store) -> tuple[str, ...]:
+    """What source and copy show now that can't be true; nothing is written.
 
     Raises:
         HistoryDisagrees, NotARepository, IntegrityError, StorageError.
     """
-    return Copy(source, target, _options(session, route, source, target)).compared()
+    return Copy(source, target, _options(session, route, source, target)).alarms()
 
 
 def fill(session: Session, route: Route) -> Filled:
     """Bring one copy up to date."""
     began = time.monotonic()
     report = error = covered = None
-    lacks: tuple[str, ...] = ()
+    lacks: tuple[str, ...] | None = None
     extended = 0
     try:
         with opened_source(session, route) as source, _target(session, route) as target:
             report = Copy(source, target, _options(session, route, source, target)).bring_up_to_date()
-            lacks = target.capabilities.lacks
+            lacks = target.capabilities.lacks if report.objects else None
             covered = coverage_of_copy(session, route.name, list(report.listed))
             names = report.in_source & {info.name for info in report.listed}
             extended = extend_locks(session, route, target, lambda: names)

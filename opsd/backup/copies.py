@@ -72,14 +72,6 @@ class CopyReport:
         return not (self.damaged or self.alarms or self.held)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """The names that a source lists, and what source and copy show that can't be true."""
-
-    source: frozenset[str]
-    alarms: tuple[str, ...]
-
-
 @dataclass(slots=True)
 class _Done:
     """What the passes have done so far."""
@@ -134,15 +126,15 @@ class Copy:
             in_source=frozenset(source),
         )
 
-    def compared(self) -> Compared:
-        """What source and copy list and show, for a prune of the copy; nothing is written.
+    def alarms(self) -> tuple[str, ...]:
+        """What source and copy show that can't be true; nothing is written.
 
         Raises:
             HistoryDisagrees, NotARepository, IntegrityError, StorageError: as bringing up to date does.
         """
         before = self._options.state.read()
-        source, _, seen = listed_again(lambda: self._look(before))
-        return Compared(source=frozenset(source), alarms=tuple(disagreements(seen, before.visit)))
+        _, _, seen = listed_again(lambda: self._look(before))
+        return tuple(disagreements(seen, before.visit))
 
     # Looking
 

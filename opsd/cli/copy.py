@@ -32,7 +32,7 @@ _WORST = (4, 1, 2, 75, 0)
     "an older state, a gap or a number used twice ends with 4.",
     """{"copies": [{"name", "kind": "copy"|"pull", "place", "snapshots", "new_snapshots", "objects", "bytes", "seconds",
     "damaged": [{"object", "problem"}], "held": [name], "alarms": [text], "error": {"text", "hint", "exit_code"} or null}], "warnings"};
-    each also with "lacks": [text], what its store does not do and how that is made up for, "locks_extended", a number
+    each also with "lacks": [text], what its store does not do and how that is made up for (null where nothing was put), "locks_extended", a number
     of objects, and "coverage" as 'opsd check' shows it;
     damaged: in the source; held: snapshots left out because they may need that""",
     "opsd copy",
@@ -69,7 +69,7 @@ def _as_json(filled: Filled) -> dict[str, Any]:
         "held": list(report.held) if report else [],
         "alarms": list(report.alarms) if report else [],
         "locks_extended": filled.locks_extended,
-        "lacks": list(filled.lacks),
+        "lacks": None if filled.lacks is None else list(filled.lacks),
         "coverage": coverage_json(filled.covered, filled.verify) if filled.covered else None,
         "error": {"text": str(error), "hint": error.hint, "exit_code": error.exit_code} if error else None,
     }
@@ -80,7 +80,7 @@ def _print(found: Sequence[Filled]) -> None:
         _print_problems(each)
     output.table(_COLUMNS, [_row(each) for each in found])
     for each in found:
-        for lack in each.lacks:
+        for lack in each.lacks or ():
             output.line(f"{each.route.name}: {lack}")
         if each.covered and each.verify == "checksum":
             output.line(f"{each.route.name}: {coverage_text(each.covered, each.verify)}")
