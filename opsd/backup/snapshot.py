@@ -15,7 +15,7 @@ from opsd.errors import IntegrityError, OpsdError, SourceError
 from opsd.events import Reporter, Total, Warning
 from opsd.model import Outcome, SnapshotSummary, SourceSummary, SourceTree
 from opsd.repository.keys import DEFAULT_DOMAIN
-from opsd.repository.manifest import Manifest, ReaderPart
+from opsd.repository.manifest import LedgerHead, Manifest, ReaderPart
 from opsd.repository.references import FrameSet
 from opsd.repository.repository import Repository
 from opsd.repository.run import Ending, Run
@@ -38,7 +38,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What a snapshot is filed under. `next_due` in ns UTC."""
+    """What a snapshot is filed under, and what it vouches for: the host's `ledger`. `next_due` in ns UTC."""
 
     host: str
     job: str
@@ -46,6 +46,7 @@ class Labels:
     version: str
     tags: tuple[str, ...] = ()
     next_due: int | None = None
+    ledger: LedgerHead | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +179,12 @@ class Backup:
         }
         summary = self._snapshot(tuple(sources), started)
         return Ending(
-            summary=summary, parts=readers, page_maps=page_maps, frames=frames, next_due=self._labels.next_due
+            summary=summary,
+            parts=readers,
+            page_maps=page_maps,
+            frames=frames,
+            next_due=self._labels.next_due,
+            ledger=self._labels.ledger,
         )
 
     def _summary(self, result: Result, domain: int) -> SourceSummary:

@@ -48,6 +48,8 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 class Terminated(KeyboardInterrupt):
     """SIGTERM came: everything ends as it does after Ctrl-C."""
 
+    exit_code = 143
+
 
 class PipeBroken(Exception):
     """Carries a BrokenPipeError past click, which would end with 1 and not say a word, whatever the pipe was."""
@@ -184,7 +186,7 @@ def _usage(error: click.ClickException, *, as_json: bool) -> int:
 def _stopped(error: BaseException) -> int:
     if isinstance(error.__cause__ or error, Terminated):
         _output().note("opsd: stopped by SIGTERM")
-        return 143
+        return Terminated.exit_code
     _output().note("opsd: stopped")
     return 130
 

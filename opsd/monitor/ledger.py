@@ -1,0 +1,246 @@
+"""The ledger: entries of what was done, chained by hash, as lines of JSON.
+
+Promise: pure. A line has one encoding only, so that not a byte of it can change unseen; an entry that is missing is a gap, which only
+a later entry explains. docs/format.md, The ledger.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
+
+#: What the first entry follows.
+NOTHING: Final = "0" * 64
+REBUILT: Final = "ledger-rebuilt"
+ACCEPTED: Final = "ledger-accepted"
+CONFIGURATION: Final = "configuration"
+BEGUN: Final = "begun"
+_OUTCOMES: Final = {0: "done", 2: "refused", 3: "warnings", 75: "postponed", 130: "stopped", 143: "stopped"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """An entry's number and hash (hex): they stand for it and all before it."""
+
+    number: int = 0
+    hash: str = NOTHING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Who:
+    """The login name of the person (as sudo tells it, which root can forge), the uid of the process, and whether a terminal was there."""
+
+    login: str
+    uid: int
+    terminal: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One thing that was done. `time` is ISO 8601 UTC; `begun` the number of the entry that said it begins; `exit_code` None for that one.
+
+    `details` are counts, ids and words of opsd's own, `configuration` the SHA-256 of the one in force; `reason` is what the person said.
+    """
+
+    time: str
+    who: Who
+    host: str
+    action: str
+    outcome: str
+    version: str
+    exit_code: int | None = None
+    reason: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    configuration: str | None = None
+    begun: int | None = None
+    number: int = 0
+    previous: str = NOTHING
+
+    def after(self, head: Head) -> "Entry":
+        """The entry as the next of a ledger with that head."""
+        return replace(self, number=head.number + 1, previous=head.hash)
+
+    def as_map(self) -> dict[str, Any]:
+        """All but the hash."""
+        value = {each.name: getattr(self, each.name) for each in fields(self)}
+        return value | {"who": {each.name: getattr(self.who, each.name) for each in fields(Who)}}
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of its encoding, which holds the hash of the one before; in hex."""
+        return hashlib.sha256(b"opsd ledger 1\0" + encoded(self.as_map())).hexdigest()
+
+    @property
+    def head(self) -> Head:
+        """What stands for it."""
+        return Head(number=self.number, hash=self.hash)
+
+    def line(self, **more: Any) -> bytes:
+        """As it stands in the file, without the newline."""
+        return encoded(self.as_map() | {"hash": self.hash} | more)
+
+
+def encoded(value: Mapping[str, Any]) -> bytes:
+    """The one encoding: keys sorted, no blanks, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def outcome_of(exit_code: int) -> str:
+    """How an action ended, in a word: done, warnings, failed, refused, postponed, stopped."""
+    return _OUTCOMES.get(exit_code, "failed")
+
+
+class BadLine(ValueError):
+    """A line is no entry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line as it was read: the entry, the hash that it states, and what else stands in an export's last line."""
+
+    entry: Entry
+    stated: str
+    signed: Mapping[str, Any] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the entry is the one that its hash was made of."""
+        return self.entry.hash == self.stated
+
+
+def parse(line: bytes) -> Line:
+    """The entry of a line.
+
+    Raises:
+        BadLine: it is none, or in another encoding.
+    """
+    try:
+        value = json.loads(line)
+        if encoded(value) != line:
+            raise BadLine("it is not as opsd writes it")
+        stated, signed, who = value.pop("hash"), value.pop("signed_head", None), value.pop("who")
+        entry = Entry(**value, who=Who(**who))
+        if type(entry.number) is not int or entry.number < 1 or not isinstance(entry.details, dict):
+            raise BadLine("it has no number")
+        if set(entry.as_map()) != {*value, "who"} or not isinstance(entry.time, str):
+            raise BadLine("parts of it are missing")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BadLine(str(error) if isinstance(error, BadLine) else "it is no entry") from error
+    return Line(entry=entry, stated=str(stated), signed=signed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Entries that are missing, `first` to `last`, after one of that hash; `rebuilt` and `accepted` are the entries that say so."""
+
+    first: int
+    last: int
+    after: str
+    rebuilt: Entry | None = None
+    accepted: Entry | None = None
+
+    def __str__(self) -> str:
+        return f"entry {self.first}" if self.first == self.last else f"entries {self.first} to {self.last}"
+
+    @property
+    def as_list(self) -> list[Any]:
+        """As it stands in the details of an entry."""
+        return [self.first, self.last, self.after]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """What the lines of a ledger come to. `entries` are those that can be believed, as far as the lines alone tell."""
+
+    entries: tuple[Entry, ...]
+    faults: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+    signed: Mapping[str, Any] | None = None
+
+    @property
+    def head(self) -> Head:
+        """Of the last entry."""
+        return self.entries[-1].head if self.entries else Head()
+
+
+def review(lines: Iterable[bytes]) -> Review:
+    """Check every line, and each against the one before it."""
+    kept: list[Entry] = []
+    faults: list[str] = []
+    last: Line | None = None
+    for place, text in enumerate(lines, 1):
+        if last and last.signed is not None:
+            faults.append(f"line {place} comes after the signed head")
+        try:
+            line = parse(text)
+        except BadLine as error:
+            faults.append(f"line {place} was altered: {error}")
+            continue
+        fault = _fault(line, last)
+        if fault:
+            faults.append(fault)
+        if last and line.entry.number <= last.entry.number:
+            continue
+        if kept and last and fault and line.is_whole and kept[-1].number == line.entry.number - 1:
+            kept.pop()  # The later one vouches for another entry in its place.
+        if line.is_whole:
+            kept.append(line.entry)
+        last = line
+    return Review(entries=tuple(kept), faults=tuple(faults), gaps=gaps_of(kept), signed=last.signed if last else None)
+
+
+def _fault(line: Line, last: Line | None) -> str:
+    """What is wrong with a line that follows another; empty if nothing is."""
+    entry = line.entry
+    if not line.is_whole:
+        return f"entry {entry.number} was altered: its hash is not that of its content"
+    number, stated = (last.entry.number, last.stated) if last else (0, NOTHING)
+    if entry.number <= number:
+        return f"entry {entry.number} comes after entry {number}: moved, or put in"
+    if entry.number == number + 1 and entry.previous != stated:
+        return (
+            f"entry {entry.number} does not follow entry {number} as it stands: one of the two was replaced or put in"
+        )
+    return ""
+
+
+def gaps_of(entries: Sequence[Entry]) -> tuple[Gap, ...]:
+    """What is missing between entries in order."""
+    told: dict[tuple[Any, ...], dict[str, Entry]] = {}
+    for entry in entries:
+        if entry.action in (REBUILT, ACCEPTED):
+            for each in entry.details.get("missing", ()):
+                told.setdefault(tuple(each), {})[entry.action] = entry
+    found = []
+    before = Head()
+    for entry in entries:
+        if entry.number > before.number + 1:
+            gap = Gap(first=before.number + 1, last=entry.number - 1, after=before.hash)
+            by = told.get(tuple(gap.as_list), {})
+            found.append(replace(gap, rebuilt=by.get(REBUILT), accepted=by.get(ACCEPTED)))
+        before = entry.head
+    return tuple(found)
+
+
+def disagreement(found: Review, head: Head) -> str:
+    """What a ledger says against a head that somebody vouches for; empty if it holds that entry, or says that it is missing."""
+    if head.number > found.head.number:
+        gone = Gap(first=found.head.number + 1, last=head.number, after="")
+        return f"{gone} {'is' if gone.first == gone.last else 'are'} gone"
+    if any(gap.first <= head.number <= gap.last for gap in found.gaps) or not head.number:
+        return ""
+    entry = next((each for each in found.entries if each.number == head.number), None)
+    return f"entry {head.number} is another one" if entry is None or entry.hash != head.hash else ""
+
+
+def mended(found: Review, heads: Iterable[Head]) -> tuple[tuple[Entry, ...], Head]:
+    """The entries that no head speaks against, and the newest that is known of, which the next one follows."""
+    known = sorted((head for head in heads if head.number), key=lambda each: each.number)
+    newest = max((found.head, *known), key=lambda each: each.number)
+    entries = found.entries
+    for place, head in enumerate(known):
+        if head.number <= found.head.number and disagreement(found, head):
+            sound = known[place - 1].number if place else 0
+            return tuple(each for each in entries if each.number <= sound), newest
+    return entries, newest
