@@ -11,6 +11,7 @@ import pwd
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from opsd.app.session import Session
 
 _HINT: Final = "see 'opsd ledger verify', and docs/runbook.md"
-_REASON_LETTERS: Final = 500
 
 
 class Record:
@@ -59,27 +59,18 @@ class Record:
 
     def _append(self, outcome: str, exit_code: int | None) -> Entry | None:
         session = self._session
-        if not session.settings.state.exists():
+        if not os.path.exists(session.settings.state):
             return None  # A new machine: whoever only restores needs no state, and there is no ledger to write to.
-        entry = Entry(
-            time=local(session.clock.now(), UTC).isoformat(timespec="microseconds"),
-            who=who(),
-            host=session.settings.host,
-            action=self._action,
+        entry = replace(
+            draft(session, self._action, reason=self._reason),
             outcome=outcome,
             exit_code=exit_code,
-            reason=self._reason,
             details=dict(self._details),
-            version=version(),
-            configuration=_configuration(session),
             begun=self._begun,
         )
-        return self._written(entry)
-
-    def _written(self, entry: Entry) -> Entry | None:
-        ledger = LedgerFile(self._session.settings.state)
+        ledger = LedgerFile(session.settings.state)
         try:
-            done = ledger.append(entry, lambda: _known(self._session))
+            done = ledger.append(entry, self._known)
         except (OSError, OpsdError) as error:
             reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
             self._warn(f"{self._action} could not be written into {ledger.path}: {reason}")
@@ -87,6 +78,12 @@ class Record:
         for note in filter(None, done.notes):
             self._warn(note)
         return done.entry
+
+    def _known(self) -> list[Head]:
+        """What repository and copies vouch for; asked only where the file is gone or broken. Of a new repository, nobody knows anything."""
+        from opsd.app.vouching import vouched  # noqa: PLC0415 - opens every copy; hardly ever needed
+
+        return [] if self._action == "init" else [each.head for each in vouched(self._session)]
 
     def _warn(self, problem: str) -> None:
         self._trouble = True
@@ -100,14 +97,7 @@ def recorded(
     """Leave an entry about an action, however it ends; `begins`: and one before it, for what must leave a trace when killed.
 
     What ends without an exception calls `ended` with its exit code; without that call it is done.
-
-    Raises:
-        UsageError: the reason is too long; nothing was done.
     """
-    if reason is not None and len(reason) > _REASON_LETTERS:
-        raise UsageError(
-            f"a reason has at most {_REASON_LETTERS} letters, this one has {len(reason)}", hint="shorten it"
-        )
     record = Record(session, action, reason, details)
     if begins:
         record.begin()
@@ -129,6 +119,20 @@ def _exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, OpsdError) else 1
 
 
+def draft(session: "Session", action: str, *, reason: str | None = None) -> Entry:
+    """An entry of now, without its outcome."""
+    return Entry(
+        time=local(session.clock.now(), UTC).isoformat(timespec="microseconds"),
+        who=who(),
+        host=session.settings.host,
+        action=action,
+        outcome="done",
+        reason=reason,
+        version=version(),
+        configuration=_configuration(session),
+    )
+
+
 def who() -> Who:
     """The person behind this process: whom sudo names, else the owner of the process."""
     login = os.environ.get("SUDO_USER", "") if os.geteuid() == 0 else ""
@@ -144,10 +148,3 @@ def _configuration(session: "Session") -> str | None:
         return None
     text = json.dumps(model.shown(session.settings), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _known(session: "Session") -> list[Head]:
-    """What repository and copies vouch for; needed only where the file is gone or broken."""
-    from opsd.app.vouching import vouched  # noqa: PLC0415 - opens every copy; hardly ever needed
-
-    return [each.head for each in vouched(session)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from opsd.backup.copy_state import CopyState
 from opsd.backup.places import FolderPlace, StorePlace
 from opsd.errors import ObjectDamaged, ObjectNotFound, OpsdError
 from opsd.events import Warning
@@ -46,6 +47,8 @@ def vouched(session: "Session") -> list[Vouched]:
                 store = stack.enter_context(session.opener.opened(place))
                 found += [Vouched(place=name, snapshot=text, head=head) for text, head in _heads(session, store)]
         except OpsdError as error:
+            if name != "repository" and not CopyState(settings.state, name.removeprefix("copy ")).read().repository:
+                continue  # Never filled: nothing is there that could say anything.
             session.reporter.warn(Warning(subject=f"ledger, in {name}", problem=str(error), hint=error.hint))
     return found
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
     "config": ("config", "Make, check and show the configuration."),
+    "ledger": ("ledger", "Tell what was done, and prove it."),
     "demo": ("demo", "See the main job done on data of its own."),
 }
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

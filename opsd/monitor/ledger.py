@@ -6,7 +6,7 @@ a later entry explains. docs/format.md, The ledger.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
@@ -151,10 +151,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """What the lines of a ledger come to. `entries` are those that can be believed, as far as the lines alone tell."""
+    """What the lines of a ledger come to. `entries` are those that can be believed, as far as the lines alone tell, `numbers` all that were met."""
 
     entries: tuple[Entry, ...]
     faults: tuple[str, ...]
+    numbers: frozenset[int]
     gaps: tuple[Gap, ...]
     signed: Mapping[str, Any] | None = None
 
@@ -168,6 +169,7 @@ def review(lines: Iterable[bytes]) -> Review:
     """Check every line, and each against the one before it."""
     kept: list[Entry] = []
     faults: list[str] = []
+    numbers: set[int] = set()
     last: Line | None = None
     for place, text in enumerate(lines, 1):
         if last and last.signed is not None:
@@ -177,6 +179,7 @@ def review(lines: Iterable[bytes]) -> Review:
         except BadLine as error:
             faults.append(f"line {place} was altered: {error}")
             continue
+        numbers.add(line.entry.number)
         fault = _fault(line, last)
         if fault:
             faults.append(fault)
@@ -187,7 +190,13 @@ def review(lines: Iterable[bytes]) -> Review:
         if line.is_whole:
             kept.append(line.entry)
         last = line
-    return Review(entries=tuple(kept), faults=tuple(faults), gaps=gaps_of(kept), signed=last.signed if last else None)
+    return Review(
+        entries=tuple(kept),
+        faults=tuple(faults),
+        numbers=frozenset(numbers),
+        gaps=gaps_of(kept),
+        signed=last.signed if last else None,
+    )
 
 
 def _fault(line: Line, last: Line | None) -> str:
@@ -232,6 +241,32 @@ def disagreement(found: Review, head: Head) -> str:
         return ""
     entry = next((each for each in found.entries if each.number == head.number), None)
     return f"entry {head.number} is another one" if entry is None or entry.hash != head.hash else ""
+
+
+def signed_head(head: Head, time: str, sign: Callable[[bytes], bytes], key: bytes) -> dict[str, Any]:
+    """What the last line of an export carries beside its entry; `key` is the id of the key that signs."""
+    value = {"number": head.number, "hash": head.hash, "time": time, "key": key.hex()}
+    return value | {"signature": sign(_head_message(value)).hex()}
+
+
+def signature_of(signed: Mapping[str, Any], head: Head) -> tuple[bytes, bytes, bytes]:
+    """Key id, message and signature of a signed head.
+
+    Raises:
+        BadLine: it is not that of this head.
+    """
+    try:
+        value = {name: signed[name] for name in ("number", "hash", "time", "key")}
+        parts = bytes.fromhex(signed["key"]), _head_message(value), bytes.fromhex(signed["signature"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadLine("the signed head is none") from error
+    if (value["number"], value["hash"]) != (head.number, head.hash) or len(signed) != 5:
+        raise BadLine("the signed head is that of another entry")
+    return parts
+
+
+def _head_message(value: Mapping[str, Any]) -> bytes:
+    return b"opsd ledger head 1\0" + encoded(value)
 
 
 def mended(found: Review, heads: Iterable[Head]) -> tuple[tuple[Entry, ...], Head]:

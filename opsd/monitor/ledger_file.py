@@ -66,6 +66,10 @@ class LedgerFile:
         except FileNotFoundError:
             return ()
 
+    def torn(self) -> int:
+        """The bytes of a last line that was not finished."""
+        return self._tail().torn
+
     def remembered(self) -> Head:
         """The last entry that was written, as the file beside remembers it; it may lag behind after a power cut."""
         with suppress(OSError, ValueError):
