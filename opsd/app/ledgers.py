@@ -173,7 +173,7 @@ def _findings(found: Review) -> _Findings:
             findings.problems.append(
                 f"{missing}: the file was cut, edited or lost before {gap.rebuilt.time[:16].replace('T', ' ')} UTC"
             )
-        elif not found.numbers.issuperset(range(gap.first, gap.last + 1)):
+        elif not all(number in found.numbers for number in range(gap.first, gap.last + 1)):
             findings.problems.append(f"{missing}, and no entry says why")
     return findings
 

@@ -1,7 +1,7 @@
 """`opsd ledger`: what was done, and the proof that nothing of it was altered."""
 
 import json
-from datetime import UTC
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def show(**given: Any) -> int:
     if given["as_json"]:
         output.emit([each.as_map() | {"hash": each.hash} for each in entries])
     elif entries:
-        output.table(_COLUMNS, [_row(each) for each in entries])
+        output.table(_COLUMNS, [_row(each, zone) for each in entries])
     else:
         output.line("no entries")
     if found.faults or found.gaps:
@@ -76,14 +76,14 @@ def show(**given: Any) -> int:
     return 0
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: Entry, zone: tzinfo) -> tuple[str, ...]:
     details = entry.details
     about = [str(details[name]) for name in ("copy", "kind") if details.get(name)]
     about += [str(details["snapshot"])[:8]] if details.get("snapshot") else []
     about += [entry.reason] if entry.reason else []
     return (
         str(entry.number),
-        entry.time[:16].replace("T", " "),
+        f"{datetime.fromisoformat(entry.time).astimezone(zone):%Y-%m-%d %H:%M}",
         output.plain(entry.who.login),
         output.plain(entry.action),
         output.paint(output.plain(entry.outcome), _COLOURS.get(entry.outcome, "red")),
@@ -164,7 +164,8 @@ def _tell(verdict: Verdict, *, as_json: bool) -> int:
         output.line(f"the ledger does not verify: {count} left that can be believed; docs/runbook.md says what to do")
     else:
         proof = f"signed {verdict.signed[:16].replace('T', ' ')} UTC" if verdict.signed else ", ".join(verdict.vouchers)
-        output.line(output.paint(f"the ledger is whole: {count}", "green") + f" ({proof or 'nobody else vouches yet'})")
+        whole = "the ledger is whole but for that" if verdict.notices else "the ledger is whole"
+        output.line(output.paint(f"{whole}: {count}", "green") + f" ({proof or 'nobody else vouches yet'})")
     return verdict.exit_code
 
 

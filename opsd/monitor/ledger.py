@@ -6,8 +6,9 @@ a later entry explains. docs/format.md, The ledger.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from typing import Any, Final
 
 #: What the first entry follows.
@@ -121,13 +122,25 @@ def parse(line: bytes) -> Line:
             raise BadLine("it is not as opsd writes it")
         stated, signed, who = value.pop("hash"), value.pop("signed_head", None), value.pop("who")
         entry = Entry(**value, who=Who(**who))
-        if type(entry.number) is not int or entry.number < 1 or not isinstance(entry.details, dict):
-            raise BadLine("it has no number")
-        if set(entry.as_map()) != {*value, "who"} or not isinstance(entry.time, str):
-            raise BadLine("parts of it are missing")
+        if set(entry.as_map()) != {*value, "who"} or not _is_typed(entry):
+            raise BadLine("parts of it are missing, or of another kind")
+        datetime.fromisoformat(entry.time)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadLine(str(error) if isinstance(error, BadLine) else "it is no entry") from error
     return Line(entry=entry, stated=str(stated), signed=signed)
+
+
+def _is_typed(entry: Entry) -> bool:
+    """Whether each part is of its kind; files come from anywhere."""
+    texts = (entry.time, entry.who.login, entry.host, entry.action, entry.outcome, entry.version, entry.previous)
+    maybe = (entry.reason, entry.configuration)
+    return (
+        all(isinstance(each, str) for each in texts)
+        and all(isinstance(each, str | None) for each in maybe)
+        and isinstance(entry.details, dict)
+        and type(entry.number) is int
+        and entry.number > 0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,13 +227,21 @@ def _fault(line: Line, last: Line | None) -> str:
     return ""
 
 
+def _missing(entry: Entry) -> Iterator[tuple[Any, ...]]:
+    """The gaps that an entry tells of, as far as they are any."""
+    listed = entry.details.get("missing")
+    for each in listed if isinstance(listed, list) else ():
+        if isinstance(each, list) and [type(part) for part in each] == [int, int, str]:
+            yield tuple(each)
+
+
 def gaps_of(entries: Sequence[Entry]) -> tuple[Gap, ...]:
     """What is missing between entries in order."""
     told: dict[tuple[Any, ...], dict[str, Entry]] = {}
     for entry in entries:
         if entry.action in (REBUILT, ACCEPTED):
-            for each in entry.details.get("missing", ()):
-                told.setdefault(tuple(each), {})[entry.action] = entry
+            for first, last, after in _missing(entry):
+                told.setdefault((first, last, after), {})[entry.action] = entry
     found = []
     before = Head()
     for entry in entries:

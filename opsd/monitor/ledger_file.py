@@ -99,9 +99,10 @@ class LedgerFile:
         """
         with HostState(self._folder).locked("ledger"):
             tail = self._tail()
-            notes, due = [], []
+            notes: list[str] = []
+            due: list[Entry] = []
             if self._is_broken(tail):
-                notes.append(self._rebuild(entry, vouch))
+                notes += filter(None, [self._rebuild(entry, vouch)])
                 tail = self._tail()
             elif tail.torn:
                 notes.append("its last entry was not finished, and was dropped")
