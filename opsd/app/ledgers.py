@@ -98,10 +98,11 @@ def export(session: Session) -> tuple[bytes, ...]:
 def verify_own(session: Session) -> Verdict:
     """The chain, against what this host remembers and what the newest snapshots here and in every copy vouch for."""
     ledger = LedgerFile(session.settings.state)
-    found = review(ledger.lines())
-    findings = _findings(found)
+    # Heads first: what is appended meanwhile is more than they know, never less.
     own = Vouched(place="the state folder", snapshot="", head=ledger.remembered())
     heads = [own, *vouched(session)] if own.head.number else vouched(session)
+    found = review(ledger.lines())
+    findings = _findings(found)
     findings.problems.extend(_disagreements(found, heads))
     if torn := ledger.torn():
         findings.notices.append(f"the last entry was not finished ({torn} bytes); the next one says so")
