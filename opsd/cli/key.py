@@ -146,7 +146,7 @@ def generate(**given: Any) -> None:
     "opsd key enrol",
 )
 @access_options
-def enrol(**given: Any) -> None:
+def enrol(**given: Any) -> int:
     """Enrol this host."""
     with session(given) as (opened, listener):
         identity = creating.enrol_host(opened)
@@ -155,6 +155,7 @@ def enrol(**given: Any) -> None:
         output.emit({"writer": identity})
     else:
         output.line(f"this host writes as {identity[:12]}")
+    return 3 if listener.warnings else 0
 
 
 @described(

@@ -27,7 +27,7 @@ ACTIONS = {
     "key remove": "key-remove",
     "key enrol": "key-enrol",
     "ledger accept": "ledger-accepted",
-    **dict.fromkeys(("snapshots", "ls", "find", "diff", "cat", "stats", "key list", "key public")),
+    **dict.fromkeys(("snapshots", "ls", "find", "diff", "cat", "stats", "status", "key list", "key public")),
     **dict.fromkeys(("config generate", "config validate", "config show", "config schema")),
     **dict.fromkeys(("ledger show", "ledger export", "ledger verify", "demo")),
     "key generate": None,  # Makes two files; the repository learns of them by 'key add'.
