@@ -212,6 +212,18 @@ def test_a_ledger_rewritten_with_its_memory_is_shown_by_snapshots(
     assert "are gone: snapshot" in found["problems"][0]
 
 
+def test_another_host_in_the_repository_vouches_only_for_its_own_ledger(
+    desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = (desk.folder / "opsd.yaml").read_text()
+    other = desk.folder / "other.yaml"
+    other.write_text(text.replace(f"state: {desk.folder}/state", f"state: {desk.folder}/other\nhost: other"))
+    opsd = runner(Desk(folder=desk.folder, environment={"OPSD_CONFIG": str(other)}))
+    assert [opsd("backup"), opsd("backup")] == [0, 0]
+    for each in (opsd, runner(desk)):
+        assert answer(each, capfd, "ledger", "verify")[1]["problems"] == []
+
+
 def test_a_lost_ledger_goes_on_from_the_copies_says_so_and_can_be_accepted(
     desk: Desk, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,6 +105,15 @@ def test_a_ledger_whose_memory_is_lost_too_goes_on_from_whoever_vouches(ledger: 
     assert (done.entry.number, len(done.notes)) == (6, 1)
 
 
+def test_an_edited_last_line_is_noticed_without_any_memory(ledger: LedgerFile) -> None:
+    fill(ledger, 3)
+    (ledger.path.parent / "ledger.head").unlink()
+    lines = ledger.path.read_bytes().splitlines(keepends=True)
+    ledger.path.write_bytes(b"".join([*lines[:2], lines[2].replace(b"done", b"gone")]))
+    assert len(ledger.append(entry(), nobody).notes) == 1
+    assert [number for number, _ in actions(ledger)][:2] == [1, 2]
+
+
 def test_a_first_entry_of_all_is_no_rebuilding(ledger: LedgerFile) -> None:
     assert ledger.append(entry(), nobody).notes == ()
     assert actions(ledger) == [(1, "backup")]
