@@ -98,16 +98,12 @@ class BadLine(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A line as it was read: the entry, the hash that it states, and what else stands in an export's last line."""
+    """A line as it was read: the entry, the hash that it states, whether that is its hash, and what else an export's last line has."""
 
     entry: Entry
     stated: str
+    is_whole: bool
     signed: Mapping[str, Any] | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the entry is the one that its hash was made of."""
-        return self.entry.hash == self.stated
 
 
 def parse(line: bytes) -> Line:
@@ -127,7 +123,7 @@ def parse(line: bytes) -> Line:
         datetime.fromisoformat(entry.time)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadLine(str(error) if isinstance(error, BadLine) else "it is no entry") from error
-    return Line(entry=entry, stated=str(stated), signed=signed)
+    return Line(entry=entry, stated=str(stated), is_whole=entry.hash == stated, signed=signed)
 
 
 def _is_typed(entry: Entry) -> bool:
@@ -243,13 +239,14 @@ def gaps_of(entries: Sequence[Entry]) -> tuple[Gap, ...]:
             for first, last, after in _missing(entry):
                 told.setdefault((first, last, after), {})[entry.action] = entry
     found = []
-    before = Head()
+    before: Entry | None = None
     for entry in entries:
-        if entry.number > before.number + 1:
-            gap = Gap(first=before.number + 1, last=entry.number - 1, after=before.hash)
+        first = before.number + 1 if before else 1
+        if entry.number > first:
+            gap = Gap(first=first, last=entry.number - 1, after=before.hash if before else NOTHING)
             by = told.get(tuple(gap.as_list), {})
             found.append(replace(gap, rebuilt=by.get(REBUILT), accepted=by.get(ACCEPTED)))
-        before = entry.head
+        before = entry
     return tuple(found)
 
 
