@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from opsd.errors import IntegrityError, NotARepository, ObjectDamaged
+from opsd.repository.format import Kind, name_for
 from opsd.repository.manifest import decode_manifest, encode_manifest
 from opsd.repository.runs import Note, Signed
 from opsd.repository.witness import Witness
@@ -46,7 +47,7 @@ def test_where_the_ledger_stood_is_read_without_a_key_and_by_readers(world: Worl
     (older, _) = world.open().manifests()
     assert older.ledger is None
     content = encode_manifest(replace(older, ledger=(7, b"h" * 32)), ring)
-    name = name_of(content).replace("notes", "snapshots")
+    name = name_for(Kind.SNAPSHOT, content, time=older.summary.started)
     witness = Witness.of(world.store)
     assert witness.ledger(name, content) == (ring.writer.public().id, (7, b"h" * 32))
     assert decode_manifest(name, content, 0, ring, witness.settings).ledger == (7, b"h" * 32)
