@@ -7,11 +7,12 @@ import click
 
 from opsd import clock
 from opsd.app.copy_pruning import plan_prune_of_copy, prune_copy, rules_of
+from opsd.app.recording import recorded
 from opsd.app.session import find_settings
 from opsd.app.stores import place_of
 from opsd.app.upkeep import plan_prune, prune, simulated
 from opsd.cli import output
-from opsd.cli.options import configuration_path, described, session
+from opsd.cli.options import configuration_path, described, reason_option, session
 from opsd.cli.output import Column
 from opsd.clock import SystemClock
 from opsd.errors import ConfigurationError, UsageError
@@ -27,6 +28,7 @@ _PLAN = (
     Column("SIZE", right=True),
     Column("KEPT BY"),
 )
+_NUMBERS = ("marked_snapshots", "marked_packs", "moved_packs", "swept_snapshots", "swept_bytes", "locked")
 _CALENDAR = (Column("TAKEN"), Column("AGE", right=True), Column("KEPT BY"))
 
 
@@ -54,32 +56,35 @@ _CALENDAR = (Column("TAKEN"), Column("AGE", right=True), Column("KEPT BY"))
 )
 @click.option("--copy", metavar="NAME", help="Prune this one of 'copies:' or 'pulls:' instead.")
 @click.option("--yes", "confirmed", is_flag=True, help="Also where more than a fifth of all bytes would go.")
-def command(**given: Any) -> None:
+@reason_option
+def command(**given: Any) -> int:
     """Prune."""
     if given["days"] is not None:
         if given["dry_run"] or given["confirmed"]:
             raise UsageError("--simulate stands alone", hint="for example: opsd prune --simulate 800")
         _simulate(given["days"], given["copy"], as_json=given["as_json"])
-        return
+        return 0
     with session(given) as (opened, listener):
         zone = opened.settings.zone
         if given["dry_run"]:
             plan = plan_prune_of_copy(opened) if given["copy"] else plan_prune(opened)
             _explain(plan, zone, as_json=given["as_json"])
         else:
-            done = (prune_copy if given["copy"] else prune)(opened, confirmed=given["confirmed"])
+            with recorded(opened, "prune", reason=given["reason"], begins=True) as record:
+                done = (prune_copy if given["copy"] else prune)(opened, confirmed=given["confirmed"])
+                numbers = {name: getattr(done, name) for name in _NUMBERS}
+                code = record.ended(copy=given["copy"], **numbers)
     output.warnings(listener.warnings)
     if given["dry_run"]:
-        return
+        return 0
     waits = None if done.waiting_until is None else clock.iso(done.waiting_until, zone)
     if given["as_json"]:
-        names = ("marked_snapshots", "marked_packs", "moved_packs", "swept_snapshots", "swept_bytes", "locked")
-        numbers = {name: getattr(done, name) for name in names}
         locks = None if done.locked_until is None else clock.iso(done.locked_until, zone)
         times = {"waiting_until": waits, "locked_until": locks}
         output.emit({**numbers, **times, "snapshots": _verdicts(done.plan, zone)})
-        return
-    _print(done, zone)
+    else:
+        _print(done, zone)
+    return code
 
 
 def _print(done: PruneResult, zone: tzinfo) -> None:
