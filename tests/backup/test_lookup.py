@@ -289,16 +289,33 @@ class TestLinks:
         night(world, source(root))
         assert len({entries(world, root)[name].link for name in ("a/001", "b/link", "b/third")}) == 1
 
+    def test_names_of_one_symlink_or_fifo_share_a_group_too(self, world: World, root: Path) -> None:
+        (root / "a/way").symlink_to("nowhere")
+        os.mkfifo(root / "a/pipe")
+        night(world, source(root))
+        for name in ("way", "pipe"):
+            assert entries(world, root)[f"a/{name}"].link is None
+            os.link(root / "a" / name, root / "b" / name, follow_symlinks=False)
+        for _ in range(2):
+            night(world, source(root))
+            (root / "a/new").write_bytes(b"new")
+            found = entries(world, root)
+            assert found["a/way"].link == found["b/way"].link != found["a/pipe"].link == found["b/pipe"].link
+            assert None not in {found["a/way"].link, found["a/pipe"].link}
+
     def test_names_stay_together_when_the_number_of_their_device_changes(self, world: World, root: Path) -> None:
         os.link(root / "a/001", root / "b/link")
         os.link(root / "a/002", root / "b/other")
+        (root / "a/way").symlink_to("nowhere")
+        os.link(root / "a/way", root / "b/way", follow_symlinks=False)
         night(world, source(root))
-        before = entries(world, root)["a/001"].link
+        before, ways = (entries(world, root)[name].link for name in ("a/001", "a/way"))
         (root / "b/050").unlink()  # So that one of the two folders is listed anew.
         assert night(world, source(root, device=4711)) == 0
         found = entries(world, root)
         assert found["a/001"].link == found["b/link"].link != before
         assert found["a/002"].link == found["b/other"].link != found["b/link"].link
+        assert found["a/way"].link == found["b/way"].link != ways
 
     def test_a_file_that_changed_between_its_names_is_not_taken_for_what_it_was(self, world: World, root: Path) -> None:
         os.link(root / "a/001", root / "b/link")
