@@ -81,26 +81,11 @@ def stream(
 
 def feed(
     arguments: Sequence[str], pieces: Iterable[bytes | memoryview], *, environment: Mapping[str, str] | None = None
-) -> bytes:
-    """Give a program its input piece by piece; returns the end of what it said on standard error.
-
-    Raises:
-        ProgramFailed: as for `converse`, or it ended with an error.
-    """
-    done = converse(arguments, pieces, environment=environment)
-    if done.status:
-        name = Path(arguments[0]).name
-        raise ProgramFailed(f"{name} {ending(done.status)}{said(done.error_text)}", status=done.status)
-    return done.error_text
-
-
-def converse(
-    arguments: Sequence[str], pieces: Iterable[bytes | memoryview], *, environment: Mapping[str, str] | None = None
 ) -> Completed:
     """Give a program its input piece by piece while its output is read. Whether it read all of its input is its own business.
 
     Raises:
-        ProgramFailed: it can't be started, or wrote more than 64 MiB. What `pieces` raises stops the program.
+        ProgramFailed: as for `run`. What `pieces` raises stops the program.
     """
     with _started(arguments, environment, 0.0, None) as program:
         output = program.converse(pieces)

@@ -6,7 +6,7 @@ leaves everything as it was.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -82,13 +82,12 @@ class DatabaseRestorer:
             streams = {path: _content(contents, path) for path in request.facts["streams"]}
             dumps = {path: program.items(content) for path, content in streams.items()}
             choice = choose(dumps, [_table_name(relations(dumps), table) for table in tables])
-            if not self._exists(request.target):
-                self._create(request, request.target)
-            self._make_room(request.target, choice)
             ownership = self._ownership(request.facts)
-            for path, items in choice.rows.items():
-                if items:
-                    program.fill_some(request.target, streams[path], items, ownership)
+            with self._room(request, choice) as filled:
+                for path, items in choice.rows.items():
+                    if items:
+                        program.fill_some(request.target, streams[path], items, ownership)
+                        filled.append(path)
             for path, items in choice.rest.items():
                 if items:
                     refused = program.try_some(request.target, streams[path], items, ownership)
@@ -192,6 +191,24 @@ class DatabaseRestorer:
         problem = f"the server has no role {', '.join(missing)}: all objects will belong to the restoring role, without rights"
         self._reporter.warn(Warning(subject="roles", problem=problem, hint="restore the roles first"))
         return ["--no-owner", "--no-privileges"]
+
+    @contextmanager
+    def _room(self, request: DatabaseRestore, choice: Choice) -> Iterator[list[str]]:
+        """The target database, made where it is missing; a failure leaves nothing of the tables, once a dump `filled` some."""
+        exists, filled = self._exists(request.target), list[str]()
+        if not exists:
+            self._create(request, request.target)
+        try:
+            self._make_room(request.target, choice)
+            yield filled
+        except BaseException:
+            if not exists:
+                self._drop(request, request.target)
+            elif filled:
+                names = ", ".join(f"{quoted(schema)}.{quoted(name)}" for schema, name in choice.tables)
+                with suppress(ServerProblem), self._server.session(request.target) as session:
+                    session.run(f"drop table if exists {names}")
+            raise
 
     def _make_room(self, database: str, choice: Choice) -> None:
         with self._server.session(database) as session:

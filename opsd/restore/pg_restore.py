@@ -11,7 +11,7 @@ from typing import Final
 
 from opsd.errors import ProgramFailed
 from opsd.events import Reporter
-from opsd.process import Completed, converse, ending, feed, said
+from opsd.process import Completed, ending, feed, said
 from opsd.restore.dump_contents import Item, parse
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.tools import Tools
@@ -19,6 +19,7 @@ from opsd.sources.postgresql.tools import Tools
 #: A stream of a snapshot, in pieces that are valid until the next one.
 Content = Callable[[], Iterable[bytes | memoryview]]
 
+_NEEDS: Final = "nothing was changed; if a type, a function or another table is missing, restore the whole database under another name"
 _IGNORED: Final = re.compile(r"errors ignored on restore: (\d+)")
 _MESSAGE: Final = re.compile(r"^pg_restore: (?:error|warning): ", re.MULTILINE)
 #: The server's own word for an error may be of any language.
@@ -36,27 +37,33 @@ class PgRestore:
     def fill(self, database: str, content: Content, ownership: Sequence[str]) -> None:
         """Restore all of a dump; raises ProgramFailed at the first error."""
         command = [*self.tools.command("pg_restore"), "--exit-on-error", *ownership, *self._address(database)]
-        feed(command, self._counted(content()), environment=self.server.environment())
+        self._run(command, self._counted(content()))
 
     def fill_some(self, database: str, content: Content, items: Sequence[Item], ownership: Sequence[str]) -> None:
-        """As `fill`, for these entries alone."""
-        command = [*self._some(items), "--exit-on-error", *ownership, *self._address(database)]
-        feed(command, self._counted(content()), environment=self.server.environment())
+        """Restore these entries, or none of them: raises ProgramFailed at the first error."""
+        command = [*self._some(items), "--single-transaction", *ownership, *self._address(database)]
+        self._run(command, self._counted(content()), _NEEDS)
 
     def try_some(
         self, database: str, content: Content, items: Sequence[Item], ownership: Sequence[str]
     ) -> dict[str, str]:
-        """As `fill_some`, but one that the server refuses stops no other; the reasons by what was refused."""
-        done = converse(
-            [*self._some(items), *ownership, *self._address(database)],
-            content(),
-            environment=self.server.environment(),
-        )
+        """Restore these entries; one that the server refuses stops no other. Returns the reasons by what was refused."""
+        command = [*self._some(items), *ownership, *self._address(database)]
+        done = feed(command, content(), environment=self.server.environment())
         return _refused(done, items) if done.status else {}
 
     def items(self, content: Content) -> list[Item]:
         """What a dump holds; raises ProgramFailed."""
-        return parse(self._told(content, "--list"), self._told(content, "--verbose", "--schema-only", "--file=-"))
+        command = self.tools.command("pg_restore")
+        listed = self._run([*command, "--list"], content())
+        text = self._run([*command, "--verbose", "--schema-only", "--file=-"], content())
+        return parse(*(each.decode("utf-8", "surrogateescape") for each in (listed, text)))
+
+    def _run(self, command: Sequence[str], pieces: Iterable[bytes | memoryview], hint: str | None = None) -> bytes:
+        done = feed(command, pieces, environment=self.server.environment())
+        if done.status:
+            raise _failure(done, hint)
+        return done.output
 
     def _some(self, items: Sequence[Item]) -> list[str]:
         listed = "\n".join(f"{item.id};" for item in items)
@@ -64,13 +71,6 @@ class PgRestore:
 
     def _address(self, database: str) -> list[str]:
         return ["--no-password", f"--dbname={self.server.address(database)}"]
-
-    def _told(self, content: Content, *arguments: str) -> str:
-        command = [*self.tools.command("pg_restore"), *arguments]
-        done = converse(command, content(), environment=self.server.environment())
-        if done.status:
-            raise _failure(done)
-        return done.output.decode("utf-8", "surrogateescape")
 
     def _counted(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         for piece in pieces:
@@ -83,7 +83,7 @@ def _refused(done: Completed, items: Sequence[Item]) -> dict[str, str]:
     text = done.error_text.decode(errors="replace")
     ignored = _IGNORED.search(text)
     if not ignored:
-        raise _failure(done)
+        raise _failure(done, "the tables are there without all that belongs to them: drop them, and restore them again")
     errors = [error.groups() for part in _MESSAGE.split(text) if (error := _REFUSED.match(part))]
     found: dict[str, str] = {}
     refused: set[int] = set()
@@ -97,6 +97,6 @@ def _refused(done: Completed, items: Sequence[Item]) -> dict[str, str]:
     return found
 
 
-def _failure(done: Completed) -> ProgramFailed:
+def _failure(done: Completed, hint: str | None) -> ProgramFailed:
     text = f"pg_restore {ending(done.status)}{said(done.error_text)}"
-    return ProgramFailed(text, status=done.status)
+    return ProgramFailed(text, hint=hint, status=done.status)
