@@ -1,7 +1,7 @@
 """The command `opsd`: finds the command's module, runs it, and turns whatever goes wrong into a few lines and an exit code.
 
 Promise: nothing heavy is imported before a command runs; no traceback for anything foreseeable. Exit codes: 0 done, 1 failed, 2
-usage or configuration, 3 done with warnings, 4 integrity, 75 try later; 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads our
+usage or configuration, 3 done with warnings, 4 integrity, 5 overdue, 75 try later; 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads our
 output any more.
 """
 
@@ -37,9 +37,11 @@ COMMANDS = {
     "copy": ("copy", "Bring the copies on other servers up to date."),
     "prune": ("prune", "Remove the snapshots that no rule keeps."),
     "hold": ("hold", "Keep a snapshot whatever the rules say."),
+    "status": ("status", "Tell which host's snapshots are late."),
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
     "config": ("config", "Make, check and show the configuration."),
+    "ledger": ("ledger", "Tell what was done, and prove it."),
     "demo": ("demo", "See the main job done on data of its own."),
 }
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -47,6 +49,8 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came: everything ends as it does after Ctrl-C."""
+
+    exit_code = 143
 
 
 class PipeBroken(Exception):
@@ -135,7 +139,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None: 
 def cli(ctx: click.Context, configuration: str | None) -> None:
     """Take, keep, check and give back total snapshots of files and databases.
 
-    Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 done with warnings, 4 integrity, 75 try later.
+    Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 done with warnings, 4 integrity, 5 overdue, 75 try later.
     With --json, a failure prints {"error": {"kind", "text", "hint", "exit_code"}}.
     """
     ctx.obj = Invocation(configuration=configuration)
@@ -184,7 +188,7 @@ def _usage(error: click.ClickException, *, as_json: bool) -> int:
 def _stopped(error: BaseException) -> int:
     if isinstance(error.__cause__ or error, Terminated):
         _output().note("opsd: stopped by SIGTERM")
-        return 143
+        return Terminated.exit_code
     _output().note("opsd: stopped")
     return 130
 

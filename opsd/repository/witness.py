@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from opsd.errors import IntegrityError, ObjectDamaged
-from opsd.repository.format import HEADER_BYTES, Kind, Map, check_name, decode_signed, unpack_map
+from opsd.repository.format import HEADER_BYTES, Kind, Map, check_name, decode_signed, parsing, unpack_map
+from opsd.repository.manifest import LedgerHead, ledger_head
 from opsd.repository.opening import repository_id
 from opsd.repository.settings import RepositorySettings, choose, decode_settings
 from opsd.repository.signing import PublicKey
@@ -16,6 +17,19 @@ from opsd.storage.protocol import Store
 
 #: A writer's id and the sequence number of one of its snapshots.
 Number = tuple[bytes, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What a manifest says in the clear: its writer's id, its number, and whether no source failed.
+
+    `next_due`: when the next complete one of its job is due, in ns UTC; None where none is promised.
+    """
+
+    writer: bytes
+    sequence: int
+    complete: bool
+    next_due: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +76,37 @@ class Witness:
         Raises:
             ObjectDamaged, NewerFormat.
         """
+        stated = self.statement(name, content)
+        return stated.writer, stated.sequence
+
+    def statement(self, name: str, content: bytes) -> Statement:
+        """What a manifest says in the clear.
+
+        Raises:
+            ObjectDamaged, NewerFormat.
+        """
         clear = self._clear(name, content, Kind.SNAPSHOT, "writer")
         try:
-            return bytes(clear["writer"]), int(clear["sequence"])
+            due = clear["next_due"]
+            return Statement(
+                writer=bytes(clear["writer"]),
+                sequence=int(clear["sequence"]),
+                complete=bool(clear["complete"]),
+                next_due=None if due is None else int(due),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ObjectDamaged(name, "it can't be parsed") from error
+
+    def ledger(self, name: str, content: bytes) -> tuple[bytes, LedgerHead] | None:
+        """The writer of a manifest, and where its ledger stood; None in older ones.
+
+        Raises:
+            ObjectDamaged, NewerFormat.
+        """
+        clear = self._clear(name, content, Kind.SNAPSHOT, "writer")
+        with parsing(name):
+            head = ledger_head(clear)
+            return (bytes(clear["writer"]), head) if head else None
 
     def dropped(self, name: str, content: bytes) -> tuple[Number, ...]:
         """The numbers that a note says prune dropped; none for other notes.
