@@ -46,6 +46,16 @@ class MeddledTree(FileTree):
             yield folder
 
 
+class WatchedBackup(TreeBackup):
+    """Counts what is really read, which is less than what is looked at and told of."""
+
+    read = 0
+
+    def _advance(self, size: int) -> None:
+        WatchedBackup.read += size
+        super()._advance(size)
+
+
 def on_device(found: os.stat_result, number: int) -> os.stat_result:
     """As after a reboot that numbered devices otherwise."""
     times = {name: getattr(found, name) for name in ("st_mtime_ns", "st_ctime_ns", "st_rdev", "st_blocks")}
@@ -68,7 +78,7 @@ def source(
         tree = MeddledTree(job.label, chosen, job.reporter)
         tree.meddle = meddle or (lambda _: None)
         tree.device = device
-        return TreeBackup(job, tree, chosen, taker or (lambda *_: nullcontext())).back_up()
+        return WatchedBackup(job, tree, chosen, taker or (lambda *_: nullcontext())).back_up()
 
     return Planned(label="files", kind="files", work=work)
 
@@ -82,9 +92,9 @@ def night(world: World, planned: Planned) -> int:
     """One run; returns how many bytes were read."""
     assert isinstance(world.clock, FixedClock)
     world.clock.advance(NIGHT)
-    before = world.recorder.size
+    before = WatchedBackup.read
     assert world.backup(planned).outcome in {Outcome.COMPLETE, Outcome.WARNINGS}
-    return world.recorder.size - before
+    return WatchedBackup.read - before
 
 
 def meet(root: Path, name: str, change: Callable[[], object]) -> Meddle:
@@ -129,6 +139,21 @@ class TestUnchanged:
         assert night(world, source(root)) == sum(map(len, on_disk(root).values()))
         assert night(world, source(root)) == 0
         assert world.contents() == on_disk(root)
+
+    def test_what_is_looked_at_counts_once_whether_it_is_read_or_known(self, world: World, root: Path) -> None:
+        (root / "large").write_bytes(bytes(range(256)) * 20_000)
+        os.link(root / "large", root / "again")
+        whole = sum(map(len, on_disk(root).values()))
+        for _ in range(2):
+            told = (world.recorder.files, world.recorder.size)
+            night(world, source(root))
+            assert (world.recorder.files - told[0], world.recorder.size - told[1]) == (202, whole)
+            (root / "a/050").write_bytes(b"a 50" * 10)
+
+    def test_a_file_that_grew_since_it_was_found_counts_as_it_was_found(self, world: World, root: Path) -> None:
+        found = sum(map(len, on_disk(root).values()))
+        assert night(world, source(root, meet(root, "b", lambda: (root / "b/099").write_bytes(bytes(9999))))) > found
+        assert world.recorder.size == found
 
     def test_beside_a_changed_file_nothing_else_is_read(self, world: World, root: Path) -> None:
         night(world, source(root))
