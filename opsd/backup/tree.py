@@ -69,7 +69,7 @@ class TreeBackup:
 
     def _advance(self, size: int) -> None:
         self._read_bytes += size
-        if size > _REPORT_BYTES:
+        if self._read_bytes > _REPORT_BYTES:
             self._report(0, self._read_bytes)
 
     def _report(self, files: int, size: int) -> None:
