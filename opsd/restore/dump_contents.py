@@ -132,9 +132,9 @@ def choose(dumps: Mapping[str, Sequence[Item]], wanted: Collection[Name]) -> Cho
     values = _lines(items, "SEQUENCE SET", {"SEQUENCE"}, sequences)
     for path, each in dumps.items():
         rows[path] = [item for item in each if item.line in holding or _defines(item, tables)]
-        own = [item for item in each if item.line in values or _belongs(item, tables, sequences, indexes)]
-        chosen = {item.id for item in (*rows[path], *own)}
-        rest[path] = [item for item in each if item in own or (item.kind in _DEPENDENT and item.needs & chosen)]
+        own = {item.id for item in each if item.line in values or _belongs(item, tables, sequences, indexes)}
+        chosen = own | {item.id for item in rows[path]}
+        rest[path] = [item for item in each if item.id in own or (item.kind in _DEPENDENT and item.needs & chosen)]
     return Choice(tables=tables, relations=tables | sequences, rows=rows, rest=rest)
 
 
