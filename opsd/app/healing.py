@@ -10,12 +10,20 @@ from pathlib import Path
 
 from opsd.app.session import Session
 from opsd.app.upkeep import check
-from opsd.backup.copy_state import CopyState, older_state
+from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
 from opsd.backup.limits import Throttle
 from opsd.backup.listings import expected
 from opsd.backup.places import FolderPlace, StorePlace
 from opsd.backup.transfers import Spool, Transfers
-from opsd.errors import HistoryDisagrees, IntegrityError, ObjectDamaged, StorageError
+from opsd.errors import (
+    HistoryDisagrees,
+    IntegrityError,
+    NotARepository,
+    ObjectDamaged,
+    OpsdError,
+    StorageError,
+    StoreGone,
+)
 from opsd.events import Warning
 from opsd.repository.format import digest_of
 from opsd.repository.local import HostState
@@ -47,19 +55,26 @@ def check_copy(session: Session) -> CheckReport:
 
 
 def require_filled(session: Session) -> None:
-    """The copy that this session reads holds a repository, if it ever did.
+    """The copy that this session reads holds something.
 
     Raises:
-        HistoryDisagrees: it was filled before, and is empty. StorageError: it can't be read.
+        HistoryDisagrees: it was filled before, and is empty. NotARepository: it never was. StorageError: it can't be read.
     """
     name = session.access.copy or ""
     filled = bool(CopyState(session.settings.state, name).read().repository)
-    with expected(f"copy {name}", filled=filled):
-        if filled and not any(True for _ in session.store.list("settings/")):
-            raise HistoryDisagrees(
-                f"copy {name} was filled before and is empty",
-                hint="is the right disk mounted there, the right bucket named?",
-            )
+    never = NotARepository(f"copy {name} was never filled", hint="run 'opsd copy'")
+    try:
+        with expected(f"copy {name}", filled=filled):
+            empty = not any(True for prefix in ("settings/", "snapshots/") for _ in session.store.list(prefix))
+    except StoreGone as error:
+        raise never from error
+    if empty and filled:
+        raise HistoryDisagrees(
+            f"copy {name} was filled before and is empty",
+            hint="is the right disk mounted there, the right bucket named?",
+        )
+    if empty:
+        raise never
 
 
 def _check_opened(session: Session, repository: Repository, share: float) -> CheckReport:
@@ -73,8 +88,22 @@ def _check_opened(session: Session, repository: Repository, share: float) -> Che
 
 def _opened(session: Session) -> Repository | None:
     """The repository, if this host has keys or something opens it unasked."""
-    held = HostState(session.settings.state).read_keys(repository_id(session.store)) if session.has_state() else None
+    repository = repository_id(session.store)
+    if session.access.copy:
+        refuse_foreign(repository, _wanted(session, session.access.copy), session.access.copy)
+    held = HostState(session.settings.state).read_keys(repository) if session.has_state() else None
     return session.open() if held or session.can_unlock() else None
+
+
+def _wanted(session: Session, copy: str) -> str:
+    """The repository that a copy should hold, in hex: what it was filled from, else this host's own; empty if unknown."""
+    filled = CopyState(session.settings.state, copy).read().repository
+    if filled or copy in session.settings.pulls:
+        return filled
+    try:
+        return repository_id(session.home().store).hex()
+    except OpsdError:
+        return ""
 
 
 def heal_unopened(session: Session) -> dict[str, str]:
@@ -88,6 +117,7 @@ def heal_unopened(session: Session) -> dict[str, str]:
     except IntegrityError:
         report = prove_objects(session.store, session.reporter)
         with _healing(session) as healing:
+            healing.restore_roots()
             healing.replace(_names(report))
             return healing.healed
     return {}
@@ -96,13 +126,14 @@ def heal_unopened(session: Session) -> dict[str, str]:
 def heal(session: Session, report: CheckReport) -> tuple[CheckReport, dict[str, str]]:
     """Heal what a check found: what is left, and from whom each healed object came."""
     with _healing(session) as healing:
-        if not healing.donors:
-            return report, {}
-        healing.replace(_names(report))
+        names = _names(report)
+        healing.restore_roots()
+        healing.replace(names)
         repository = _opened(session)
         if repository is None:
             left = tuple(each for each in report.problems if each.object not in healing.healed)
             return replace(report, problems=left), healing.healed
+        healing.drop_runs(repository, names)
         healing.restore(repository, report.lost)
         if not healing.healed:
             return report, {}

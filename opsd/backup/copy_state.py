@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opsd.backup.history import History, Visit, lost_numbers
-from opsd.errors import IntegrityError, StorageError, StoreReadOnly, TryLater
+from opsd.errors import IntegrityError, NotARepository, StorageError, StoreReadOnly, TryLater
 from opsd.events import Warning
 from opsd.repository.local import replace_file
 from opsd.repository.repository import Repository
@@ -101,6 +101,19 @@ class CopyState:
                     f"copy {self.name} is being filled already", hint="wait for the other 'opsd copy'"
                 ) from error
             yield
+
+
+def refuse_foreign(held: bytes, wanted: str, name: str) -> None:
+    """Refuse a copy that holds another repository than it was filled from; `wanted` in hex, empty where nothing is known.
+
+    Raises:
+        NotARepository: it does.
+    """
+    if wanted not in ("", held.hex()):
+        raise NotARepository(
+            f"copy {name} holds another repository, {held.hex()[:16]}, not {wanted[:16]}",
+            hint="each repository needs a place of its own: see this copy's path in the configuration",
+        )
 
 
 def older_state(repository: Repository, state: CopyState) -> Warning | None:

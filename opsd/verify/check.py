@@ -212,7 +212,7 @@ class Check:
             notes = self._place.notes()
             self._repository.compare_memory()
         except (IntegrityError, NewerFormat) as error:
-            self._found.add(error)
+            self._found.add(error, getattr(error, "name", "snapshots/"))
             return
         numbers: dict[tuple[bytes, int], str] = {}
         for manifest in manifests:
