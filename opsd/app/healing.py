@@ -10,7 +10,7 @@ from pathlib import Path
 
 from opsd.app.session import Session
 from opsd.app.upkeep import check
-from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
+from opsd.backup.copy_state import CopyState, older_state, older_unopened, refuse_foreign
 from opsd.backup.limits import Throttle
 from opsd.backup.listings import expected
 from opsd.backup.places import FolderPlace, StorePlace
@@ -30,7 +30,7 @@ from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
 from opsd.repository.repository import Repository
 from opsd.storage.protocol import Store
-from opsd.verify.check import Check, CheckOptions, CheckReport, Problem
+from opsd.verify.check import Check, CheckOptions, CheckReport, Problem, missing_slots
 from opsd.verify.healing import Donor, Healing, healed_report
 from opsd.verify.proof import prove_objects
 
@@ -50,7 +50,8 @@ def check_copy(session: Session) -> CheckReport:
         problem = Problem(object=f"copy {name}", problem=f"it can't be opened: {error}", hint=error.hint)
         return report if report.problems else replace(report, problems=(problem,))
     if repository is None:
-        return prove_objects(session.store, session.reporter)
+        report = prove_objects(session.store, session.reporter)
+        return replace(report, problems=(*report.problems, *_unopened(session)))
     return _check_opened(session, repository, 1.0)
 
 
@@ -84,6 +85,13 @@ def _check_opened(session: Session, repository: Repository, share: float) -> Che
         return report
     problem = Problem(object=older.subject, problem=older.problem, hint=older.hint)
     return replace(report, problems=(*report.problems, problem))
+
+
+def _unopened(session: Session) -> tuple[Problem, ...]:
+    """What can be told without a key of objects that are gone."""
+    older = older_unopened(session.store, CopyState(session.settings.state, session.access.copy or ""))
+    found = (Problem(object=older.subject, problem=older.problem, hint=older.hint),) if older else ()
+    return (*missing_slots(session.store), *found)
 
 
 def _opened(session: Session) -> Repository | None:
@@ -131,8 +139,8 @@ def heal(session: Session, report: CheckReport) -> tuple[CheckReport, dict[str, 
         healing.replace(names)
         repository = _opened(session)
         if repository is None:
-            left = tuple(each for each in report.problems if each.object not in healing.healed)
-            return replace(report, problems=left), healing.healed
+            left = (each for each in report.problems if _is_object(each.object) and each.object not in healing.healed)
+            return replace(report, problems=(*left, *_unopened(session))), healing.healed
         healing.drop_runs(repository, names)
         healing.restore(repository, report.lost)
         if not healing.healed:

@@ -16,6 +16,7 @@ from opsd.errors import IntegrityError, NotARepository, StorageError, StoreReadO
 from opsd.events import Warning
 from opsd.repository.local import replace_file
 from opsd.repository.repository import Repository
+from opsd.storage.protocol import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,18 @@ def older_state(repository: Repository, state: CopyState) -> Warning | None:
         lost = lost_numbers(listed, dropped, state.read().visit.target)
     except (IntegrityError, StorageError) as error:
         return Warning(subject=f"copy {state.name}", problem=str(error), hint=error.hint)
+    return _older(state, lost)
+
+
+def older_unopened(store: Store, state: CopyState) -> Warning | None:
+    """The same of a copy that no key opens; after a prune since the last visit nothing can be said."""
+    before = state.read().visit.target
+    if any(info.name not in before.notes for info in store.list("notes/")):
+        return None
+    return _older(state, lost_numbers([info.name for info in store.list("snapshots/")], before.dropped, before))
+
+
+def _older(state: CopyState, lost: str) -> Warning | None:
     problem = f"it shows an older state of itself: snapshots {lost}, which it held before, are gone"
     hint = "find out why; 'opsd copy' fills it again"
     return Warning(subject=f"copy {state.name}", problem=problem, hint=hint) if lost else None

@@ -238,3 +238,22 @@ def test_a_copy_that_was_never_filled_is_told_so(host: Desk) -> None:
         assert ran.code == 1
         assert "never filled" in ran.err
         assert "run 'opsd copy'" in ran.err
+
+
+def test_without_a_key_missing_settings_slots_and_snapshots_are_noticed_and_roots_are_healed(host: Desk) -> None:
+    puller = host.folder / "puller.yaml"
+    puller.write_text(
+        f"state: {host.folder}/pulled\n"
+        f"pulls: {{web1: {{from: {{folder: {host.folder}/repository}}, to: {{folder: {host.folder}/web1}}}}}}\n"
+    )
+    host.ok("-c", str(puller), "copy")
+    for kind in ("settings", "keys"):
+        for path in (host.folder / "web1" / kind).iterdir():
+            path.unlink()
+        assert host.run("-c", str(puller), "check", "--copy", "web1").code == 4
+        assert host.run("-c", str(puller), "check", "--copy", "web1", "--repair").code == 0
+        assert contents(host.folder / "web1" / kind) == contents(host.folder / "repository" / kind)
+    max((host.folder / "web1" / "snapshots").iterdir()).unlink()
+    ran = host.run("-c", str(puller), "check", "--copy", "web1")
+    assert ran.code == 4
+    assert "older state" in ran.text
