@@ -52,23 +52,9 @@ def drill(
     Raises:
         TryLater: another drill is at work.
     """
-    settings = session.settings
-    names = [each.name for each in settings.copies] or ([] if settings.repository else list(settings.pulls))
-    name = session.access.copy or copy_of_week(names, session.clock.now())
-    began = session.clock.now()
+    name = _copy(session)
     noting = _Noting(session.reporter)
-    told: dict[str, Any] = {
-        "id": f"{stamp(began)}-{secrets.token_hex(4)}",
-        "began": began,
-        "who": _who(),
-        "host": settings.host,
-        "version": version(),
-        "copy": name or "",
-        "place": str(place_of(settings, name)) if name else settings.repository,
-        "key": _key_kind(session),
-        "seeded": seed,
-        "targets": {"recovery time": settings.drill.recovery_time, "recovery point": settings.drill.recovery_point},
-    }
+    told = _circumstances(session, name) | {"seeded": seed}
     if name is None:
         noting.note("no copy is configured: this drill restores from the repository itself")
     try:
@@ -85,6 +71,29 @@ def drill(
     record = DrillRecord(**told, ended=session.clock.now(), notices=noting.notices)
     _remember(session, record)
     return record
+
+
+def _copy(session: Session) -> str | None:
+    """The copy that was named, or whose week it is; None is the repository itself."""
+    settings = session.settings
+    names = [each.name for each in settings.copies] or ([] if settings.repository else list(settings.pulls))
+    return session.access.copy or copy_of_week(names, session.clock.now())
+
+
+def _circumstances(session: Session, name: str | None) -> dict[str, Any]:
+    """The fields of a record that are known before a drill begins."""
+    settings, began = session.settings, session.clock.now()
+    return {
+        "id": f"{stamp(began)}-{secrets.token_hex(4)}",
+        "began": began,
+        "who": _who(),
+        "host": settings.host,
+        "version": version(),
+        "copy": name or "",
+        "place": str(place_of(settings, name)) if name else settings.repository,
+        "key": _key_kind(session),
+        "targets": {"recovery time": settings.drill.recovery_time, "recovery point": settings.drill.recovery_point},
+    }
 
 
 def _remember(session: Session, record: DrillRecord) -> None:

@@ -72,39 +72,27 @@ def _drill(record: DrillRecord, zone: tzinfo) -> Iterator[str]:
     if record.error:
         yield f"<p class='red'>Ended early: {escape(str(record.error['text']))}</p>"
     yield from _deviations(record)
-    names = ("label", "kind", "files", "size", "databases", "rows")
-    yield from _named(
-        "Came back",
-        ("Source", "Kind", "Files", "Bytes", "Databases", "Rows"),
-        ([escape(_shown(each[name])) for name in names] for each in record.sources),
-    )
-    yield from _named(
-        "Checks of the site",
-        ("Check", "Outcome", "Time"),
-        (
-            [
-                escape(each["name"]),
-                escape("passed" if each["passed"] else str(each["problem"])),
-                escape(output.duration(each["seconds"])),
-            ]
-            for each in record.checks
-        ),
-    )
-    yield from _named(
-        "Damaged on purpose",
-        ("What", "Where", "Found"),
-        (
-            [escape(each["kind"]), escape(f"{each['source']}: {each['subject']}"), "yes" if each["found"] else "NO"]
-            for each in record.faults
-        ),
-    )
-    yield from _named(
-        "Stages",
-        ("Stage", "Time"),
-        ([escape(name), escape(output.duration(seconds))] for name, seconds in record.stages),
-    )
-    yield from _named("Notices", ("Notice",), ([escape(text)] for text in record.notices))
+    yield from _details(record)
     yield "</section>"
+
+
+def _details(record: DrillRecord) -> Iterator[str]:
+    names = ("label", "kind", "files", "size", "databases", "rows")
+    back = ([escape(_shown(each[name])) for name in names] for each in record.sources)
+    yield from _named("Came back", ("Source", "Kind", "Files", "Bytes", "Databases", "Rows"), back)
+    checks = (
+        (each["name"], "passed" if each["passed"] else str(each["problem"]), output.duration(each["seconds"]))
+        for each in record.checks
+    )
+    yield from _named("Checks of the site", ("Check", "Outcome", "Time"), (map(escape, each) for each in checks))
+    faults = (
+        (each["kind"], f"{each['source']}: {each['subject']}", "yes" if each["found"] else "NO")
+        for each in record.faults
+    )
+    yield from _named("Damaged on purpose", ("What", "Where", "Found"), (map(escape, each) for each in faults))
+    stages = ([escape(name), escape(output.duration(seconds))] for name, seconds in record.stages)
+    yield from _named("Stages", ("Stage", "Time"), stages)
+    yield from _named("Notices", ("Notice",), ([escape(text)] for text in record.notices))
 
 
 def _deviations(record: DrillRecord) -> Iterator[str]:

@@ -46,8 +46,8 @@ CHECK: Final = Record(
 )
 
 _CHECKS_SAMPLE: Final = [
-    {"source": "shop", "database": "crm", "sql": "select count(*) > 0 from users"},
-    {"command": ["/usr/local/bin/try-shop"], "timeout": "5m"},
+    {"source": "shop", "database": "crm", "sql": "select count(*) from users", "live": "5%"},
+    {"command": ["try-shop"], "timeout": "5m"},
 ]
 
 DRILL: Final = Record(

@@ -95,8 +95,8 @@ def carry_out(check: DrillCheck, places: Places, live: Live) -> CheckResult:
     began = time.monotonic()
     deviation = None
     try:
-        if check.sql is None:
-            _command(check, places)
+        if check.command is not None:
+            _command(check.command, check, places)
         elif check.live is None:
             _demand_true(_restored(check, places))
         else:
@@ -117,11 +117,10 @@ def _deviation(check: DrillCheck, problem: str, severity: Verdict) -> Deviation:
     return Deviation(source="", subject=f"check {check.name}", problem=problem, severity=severity)
 
 
-def _command(check: DrillCheck, places: Places) -> None:
-    environment = places.environment(check.source)
-    done = run(check.command, timeout=check.timeout, environment=environment)
+def _command(command: Sequence[str], check: DrillCheck, places: Places) -> None:
+    done = run(command, timeout=check.timeout, environment=places.environment(check.source))
     if done.status:
-        raise _Wrong(f"{check.command[0]} {ending(done.status)}{said(done.error_text)}")
+        raise _Wrong(f"{command[0]} {ending(done.status)}{said(done.error_text)}")
 
 
 def _restored(check: DrillCheck, places: Places) -> list[tuple[Any, ...]]:

@@ -34,7 +34,7 @@ class DrillCheck:
     source: str | None = None
     database: str | None = None
     sql: str | None = None
-    command: tuple[str, ...] = ()
+    command: tuple[str, ...] | None = None
     live: str | None = None
     timeout: float = 300.0
 
@@ -42,7 +42,7 @@ class DrillCheck:
     def name(self) -> str:
         """What it is called in reports."""
         place = "/".join(part for part in (self.source, self.database) if part)
-        what = self.sql or " ".join(self.command)
+        what = self.sql or " ".join(self.command or ())
         return f"{place}: {what}" if place else what
 
 

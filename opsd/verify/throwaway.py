@@ -93,43 +93,35 @@ def running(folder: Path, programs: Path, superuser: str) -> Iterator[Throwaway]
     Raises:
         RestoreError: it can't be made or started.
     """
-    folder.mkdir(parents=True, mode=0o700)
-    spaces = folder / "spaces"
-    spaces.mkdir(mode=0o700)
     account = _account()
-    if account:
-        for each in (folder, spaces):
+    spaces = folder / "spaces"
+    for each in (folder, spaces):
+        each.mkdir(parents=True, mode=0o700)
+        if account:
             os.chown(each, account.pw_uid, account.pw_gid)
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    inside = f"/proc/self/fd/{descriptor}"
+    host = _host(folder, descriptor)
     try:
-        run = _Runner(descriptor, account, folder / "log")
-        inside = f"/proc/self/fd/{descriptor}"
-        initial = [
-            "--username",
-            superuser,
-            "--auth=trust",
-            "--no-sync",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--wal-segsize=1",
-        ]
-        run([str(programs / "initdb"), "-D", f"{inside}/main", *initial])
-        settings = {**_SETTINGS, "unix_socket_directories": inside, "unix_socket_permissions": "0700"}
-        options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
-        start = ["-D", f"{inside}/main", "-w", "-t", str(_SECONDS), "-l", f"{inside}/log", "-o", options, "start"]
-        run([*_without_network(), *_as(account), str(programs / "pg_ctl"), *start], changed=True)
-        try:
-            yield Throwaway(
-                server=Server(
-                    host=_host(folder, descriptor), port=5432, user=superuser, maintenance_database="template1"
-                ),
-                spaces=spaces,
-                spaces_inside=f"{inside}/spaces",
-            )
-        finally:
-            stop_server(folder / "main")
+        _start(_Runner(descriptor, account, folder / "log"), programs, inside, superuser)
+        yield Throwaway(
+            server=Server(host=host, port=5432, user=superuser, maintenance_database="template1"),
+            spaces=spaces,
+            spaces_inside=f"{inside}/spaces",
+        )
     finally:
+        stop_server(folder / "main")
         os.close(descriptor)
+
+
+def _start(run: "_Runner", programs: Path, inside: str, superuser: str) -> None:
+    """Make a cluster, and wait until its server answers."""
+    how = ["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "--wal-segsize=1"]
+    run([str(programs / "initdb"), "-D", f"{inside}/main", "--username", superuser, *how])
+    settings = {**_SETTINGS, "unix_socket_directories": inside, "unix_socket_permissions": "0700"}
+    options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
+    start = ["-D", f"{inside}/main", "-w", "-t", str(_SECONDS), "-l", f"{inside}/log", "-o", options, "start"]
+    run([*_without_network(), *_as(run.account), str(programs / "pg_ctl"), *start], changed=True)
 
 
 def _host(folder: Path, descriptor: int) -> str:
