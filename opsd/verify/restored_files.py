@@ -5,6 +5,7 @@ verified is verified again, from what it wrote.
 """
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -172,26 +173,25 @@ class FileComparison:
     def _content_problem(
         self, found: Compared, folder: int, task: _Task, entry: Entry, status: os.stat_result
     ) -> str | None:
-        """Read a file again, as long as it can be what it was."""
-        if entry.type is not EntryType.FILE:
+        """Read a file again."""
+        if entry.type is not EntryType.FILE or not stat.S_ISREG(status.st_mode):
             return None
         found.files += 1
-        if status.st_size != entry.size:
-            return "has other content"
-        found.size += entry.size
         try:
             descriptor = os.open(entry.name, _READ, dir_fd=folder)
         except OSError as error:
             return f"can't be read: {(error.strerror or str(error)).lower()}"
         try:
-            same = self._reader.same(task.placed.tree, entry, descriptor)
             if entry.pages is not None and is_database(os.pread(descriptor, 16, 0)):
                 found.databases.append(task.placed.at(entry.name))
+            if status.st_size != entry.size:
+                return "has other content"
+            found.size += entry.size
+            return None if self._reader.same(task.placed.tree, entry, descriptor) else "has other content"
         except OSError as error:
             return f"can't be read: {(error.strerror or str(error)).lower()}"
         finally:
             os.close(descriptor)
-        return None if same else "has other content"
 
 
 def _deviation(task: _Task, entry: Entry, problem: str, severity: Verdict) -> Deviation:
