@@ -19,6 +19,7 @@ from opsd.backup.hooks import Occasion, around, run_pending
 from opsd.backup.snapshot import Backup, Labels, Report
 from opsd.errors import ConfigurationError, UsageError
 from opsd.events import Recorder
+from opsd.schedule import next_time
 from opsd.sources.files import FileTree
 from opsd.sources.options import FilesSource, SourceSettings
 
@@ -80,7 +81,14 @@ def back_up(session: Session, request: BackupRequest) -> Report:
     settings = session.settings
     identity = secrets.token_hex(8)
     workers = Workers(session, identity, job, session.own_folders(), accept_shrink=request.accept_shrink)
-    labels = Labels(host=settings.host, job=job, zone=settings.timezone, version=version(), tags=request.tags)
+    labels = Labels(
+        host=settings.host,
+        job=job,
+        zone=settings.timezone,
+        version=version(),
+        tags=request.tags,
+        next_run=next_time(settings.schedule.backup, settings.zone, session.clock.now()) if job == "all" else None,
+    )
     about = About(configuration=shown(settings).encode(), rescue=rescue_script(), packages=installed_packages())
     run_pending(settings.state, session.reporter)
     with around(settings.hooks, Occasion(run=identity, job=job), settings.state, session.reporter) as course:

@@ -27,7 +27,7 @@ from opsd.repository.opening import Unlock
 from opsd.repository.reader import SnapshotReader
 from opsd.repository.recipients import read_key_file
 from opsd.repository.repository import Repository, Surroundings
-from opsd.settings import DEFAULT_FILE, Settings, from_environment, load
+from opsd.settings import DEFAULT_FILE, Settings, from_environment, load, with_passphrase
 from opsd.storage.protocol import Store
 
 Ask = Callable[[str], str]
@@ -57,14 +57,15 @@ def host_name() -> str:
 def find_settings(configuration: str | None, repository: str | None = None) -> Settings:
     """The settings of -c, OPSD_CONFIG, the environment, or /etc/opsd, in this order; `repository` stands in for theirs.
 
-    With a repository and no named file, /etc/opsd is not read: what is being rescued need not be this host's.
+    With a repository and no named file, /etc/opsd is not read: what is being rescued need not be this host's. A file that names no
+    passphrase leaves that to OPSD_PASSPHRASE_FILE.
 
     Raises:
         ConfigurationError: there are none, or they have mistakes.
     """
     file = configuration or os.environ.get("OPSD_CONFIG")
     if file:
-        settings = load(file, host_name())
+        settings = with_passphrase(load(file, host_name()), os.environ)
         return replace(settings, repository=os.path.abspath(repository)) if repository else settings
     environment = dict(os.environ)
     if repository:
@@ -73,7 +74,7 @@ def find_settings(configuration: str | None, repository: str | None = None) -> S
         settings = from_environment(environment, host_name())
         return replace(settings, repository=os.path.abspath(settings.repository))
     if DEFAULT_FILE.exists():
-        return load(None, host_name())
+        return with_passphrase(load(None, host_name()), os.environ)
     return from_environment(environment, host_name())
 
 

@@ -7,7 +7,9 @@ a reader until its manifest is there, and then all of it does.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from typing import Final
 
+from opsd import clock
 from opsd.backup.about import About
 from opsd.backup.cache import Cache, SourceCache
 from opsd.backup.work import Job, Result
@@ -20,6 +22,9 @@ from opsd.repository.references import FrameSet
 from opsd.repository.repository import Repository
 from opsd.repository.run import Ending, Run
 from opsd.repository.writer import LISTING
+
+#: What a next run may take at least, in ns.
+_LEAST_PATIENCE: Final = 3600 * clock.SECOND
 
 #: Reads and stores one source.
 Worker = Callable[[Job], Result]
@@ -38,14 +43,14 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What a snapshot is filed under. `next_due` in ns UTC."""
+    """What a snapshot is filed under. `next_run`: when the next one of this job begins, in ns UTC; None where none is planned."""
 
     host: str
     job: str
     zone: str
     version: str
     tags: tuple[str, ...] = ()
-    next_due: int | None = None
+    next_run: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +182,14 @@ class Backup:
             for number, trees in parts.items()
         }
         summary = self._snapshot(tuple(sources), started)
-        return Ending(
-            summary=summary, parts=readers, page_maps=page_maps, frames=frames, next_due=self._labels.next_due
-        )
+        due = self._next_due(started)
+        return Ending(summary=summary, parts=readers, page_maps=page_maps, frames=frames, next_due=due)
+
+    def _next_due(self, started: int) -> int | None:
+        """When the next one must be there: it may take twice as long as this one, and an hour in any case."""
+        if self._labels.next_run is None:
+            return None
+        return self._labels.next_run + max(_LEAST_PATIENCE, 2 * (self._repository.around.clock.now() - started))
 
     def _summary(self, result: Result, domain: int) -> SourceSummary:
         ended = Outcome.FAILED if result.failure else Outcome.WARNINGS if result.warnings else Outcome.COMPLETE

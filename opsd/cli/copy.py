@@ -77,16 +77,16 @@ def _print(found: Sequence[Filled]) -> None:
 def _print_problems(filled: Filled) -> None:
     name = filled.route.name
     if filled.error:
-        output.note(f"opsd: {name}: {filled.error}" + (f"\n      {filled.error.hint}" if filled.error.hint else ""))
+        output.error(filled.error, of=name)
     if filled.report is None:
         return
     for text in filled.report.alarms:
-        output.note(f"opsd: {name}: {text}\n      find out why before you prune or repair anything: docs/runbook.md")
+        output.problem(f"{name}: {text}", "find out why before you prune or repair anything: docs/runbook.md")
     for damaged, problem in filled.report.damaged.items():
-        output.note(f"opsd: {name}: {damaged} is damaged in the source: {problem}\n      run 'opsd check --repair'")
+        output.problem(f"{name}: {damaged} is damaged in the source: {problem}", "run 'opsd check --repair'")
     if filled.report.held:
         count = output.count(len(filled.report.held), "snapshot")
-        output.note(f"opsd: {name}: {count} left out, which may need what is damaged")
+        output.problem(f"{name}: {count} left out, which may need what is damaged")
 
 
 def _row(filled: Filled) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The command `opsd`: finds the command's module, runs it, and turns whatever goes wrong into a few lines and an exit code.
 
 Promise: nothing heavy is imported before a command runs; no traceback for anything foreseeable. Exit codes: 0 done, 1 failed, 2
-usage or configuration, 3 done with warnings, 4 integrity, 75 try later; 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads our
+usage or configuration, 3 done with warnings, 4 integrity, 5 overdue, 75 try later; 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads our
 output any more.
 """
 
@@ -38,6 +38,7 @@ COMMANDS = {
     "drill": ("drill", "Restore all of a copy and prove that it is as it was."),
     "prune": ("prune", "Remove the snapshots that no rule keeps."),
     "hold": ("hold", "Keep a snapshot whatever the rules say."),
+    "status": ("status", "Tell which host's snapshots are late."),
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
     "config": ("config", "Make, check and show the configuration."),
@@ -136,7 +137,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None: 
 def cli(ctx: click.Context, configuration: str | None) -> None:
     """Take, keep, check and give back total snapshots of files and databases.
 
-    Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 done with warnings, 4 integrity, 75 try later.
+    Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 done with warnings, 4 integrity, 5 overdue, 75 try later.
     With --json, a failure prints {"error": {"kind", "text", "hint", "exit_code"}}.
     """
     ctx.obj = Invocation(configuration=configuration)

@@ -90,12 +90,19 @@ def note(text: str) -> None:
     click.echo(plain(text), err=True)
 
 
-def error(found: OpsdError) -> None:
-    """What went wrong, a line for each mistake of a configuration, and the next step below; on stderr."""
+def error(found: OpsdError, of: str = "") -> None:
+    """What went wrong (`of`: where, if there are several), a line for each mistake of a configuration, and the next step."""
     for each in found.mistakes if isinstance(found, ConfigurationError) else (str(found),):
-        note(f"opsd: {each}")
+        problem(f"{of}: {each}" if of else each)
     if found.hint:
         note(f"      {found.hint}")
+
+
+def problem(text: str, hint: str | None = None) -> None:
+    """What is wrong and the next step below, on stderr."""
+    note(f"opsd: {text}")
+    if hint:
+        note(f"      {hint}")
 
 
 def printable(text: str) -> str:

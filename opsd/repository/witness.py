@@ -19,6 +19,19 @@ Number = tuple[bytes, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What a manifest says in the clear: its writer's id, its number, and whether no source failed.
+
+    `next_due`: when the next complete one of its job is due, in ns UTC; None where none is promised.
+    """
+
+    writer: bytes
+    sequence: int
+    complete: bool
+    next_due: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Witness:
     """Reads the clear parts of signed objects of one repository."""
 
@@ -62,9 +75,24 @@ class Witness:
         Raises:
             ObjectDamaged, NewerFormat.
         """
+        stated = self.statement(name, content)
+        return stated.writer, stated.sequence
+
+    def statement(self, name: str, content: bytes) -> Statement:
+        """What a manifest says in the clear.
+
+        Raises:
+            ObjectDamaged, NewerFormat.
+        """
         clear = self._clear(name, content, Kind.SNAPSHOT, "writer")
         try:
-            return bytes(clear["writer"]), int(clear["sequence"])
+            due = clear["next_due"]
+            return Statement(
+                writer=bytes(clear["writer"]),
+                sequence=int(clear["sequence"]),
+                complete=bool(clear["complete"]),
+                next_due=None if due is None else int(due),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ObjectDamaged(name, "it can't be parsed") from error
 

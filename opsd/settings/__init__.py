@@ -3,7 +3,15 @@
 Promise: every mistake at once, each with its file, line, column and a suggestion; secrets stay references.
 """
 
-from opsd.settings.loading import DEFAULT_FILE, default_paths, from_environment, load, origins, shown
+from opsd.settings.loading import (
+    DEFAULT_FILE,
+    default_paths,
+    from_environment,
+    load,
+    origins,
+    shown,
+    with_passphrase,
+)
 from opsd.settings.model import KeyDomain, Schedule, Settings
 from opsd.settings.rendering import example, schema
 
@@ -19,4 +27,5 @@ __all__ = [
     "origins",
     "schema",
     "shown",
+    "with_passphrase",
 ]

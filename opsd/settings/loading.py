@@ -141,15 +141,21 @@ def from_environment(environment: Mapping[str, str], default_host: str | None = 
         raise ConfigurationError((problem,), hint=_HOW)
     given: dict[str, Any] = {"repository": os.path.abspath(repository)}
     origin = {"repository": "OPSD_REPOSITORY"}
-    if file := environment.get("OPSD_PASSPHRASE_FILE"):
-        given["passphrase"] = {"file": os.path.abspath(file)}
-        origin["passphrase"] = "OPSD_PASSPHRASE_FILE"  # noqa: S105 - a variable's name
     given["state"] = Path(os.path.abspath(environment.get("OPSD_STATE") or DEFAULT_STATE))
     if environment.get("OPSD_STATE"):
         origin["state"] = "OPSD_STATE"
     if default_host is not None:
         given["host"] = default_host
-    return Settings(**filled(given), origin=origin)
+    return with_passphrase(Settings(**filled(given), origin=origin), environment)
+
+
+def with_passphrase(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """The same, with the passphrase of OPSD_PASSPHRASE_FILE where they name none."""
+    file = environment.get("OPSD_PASSPHRASE_FILE")
+    if settings.passphrase is not None or not file:
+        return settings
+    origin = {**settings.origin, "passphrase": "OPSD_PASSPHRASE_FILE"}
+    return replace(settings, passphrase={"file": os.path.abspath(file)}, origin=origin)
 
 
 def shown(settings: Settings) -> Mapping[str, Any]:

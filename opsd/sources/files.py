@@ -225,7 +225,7 @@ class FileTree:
 
     def _refuse_skipped_roots(self) -> None:
         for path in sorted(self._named & self._skip):
-            hint = "name other paths: this is the repository, the state folder or the cache"
+            hint = "name other paths: this is the repository, a copy, the state folder or the cache"
             raise SourceError(self.label, f"{shown(path)} is opsd's own", hint=hint)
 
     def _warn(self, path: bytes, problem: str, hint: str | None = None) -> None:

@@ -19,7 +19,7 @@ LAYERS = (
     ("backup", "restore", "retention"),
     ("repository", "sources"),
     ("storage",),
-    ("credentials", "process", "events"),
+    ("credentials", "process", "events", "schedule"),
     ("errors", "clock"),
     ("model",),
 )

@@ -196,3 +196,26 @@ assert not {"boto3", "paramiko"} & sys.modules.keys()
 """
     done = subprocess.run([sys.executable, "-c", code], env=host.variables(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_what_is_wrong_with_a_copy_and_the_next_step_stand_in_lines_of_their_own(host: Desk) -> None:
+    host.ok("copy")
+    shutil.rmtree(host.folder / "disk")
+    said = host.run("copy", "--to", "disk").err.splitlines()
+    assert said[0].startswith("opsd: disk: ")
+    assert said[1].startswith("      ")
+    assert len(said) == 2
+
+
+def test_whoever_only_pulls_opens_a_pull_with_the_passphrase_file_of_the_environment(host: Desk) -> None:
+    path = host.folder / "puller.yaml"
+    path.write_text(
+        f"state: {host.folder}/state2\n"
+        f"pulls: {{web1: {{from: {{folder: {host.folder}/repository}}, to: {{folder: {host.folder}/pulled}}}}}}\n"
+    )
+    other = Desk(
+        folder=host.folder,
+        environment={"OPSD_CONFIG": str(path), "OPSD_PASSPHRASE_FILE": str(host.folder / "passphrase")},
+    )
+    other.ok("copy")
+    other.ok("restore", "latest", "--from", "web1", "--to", "back")

@@ -99,9 +99,11 @@ class World:
             )
         return repository
 
-    def backup(self, *planned: Planned, job: str = "all", tags: tuple[str, ...] = ()) -> Report:
+    def backup(
+        self, *planned: Planned, job: str = "all", tags: tuple[str, ...] = (), next_run: int | None = None
+    ) -> Report:
         """One run of these sources."""
-        labels = Labels(host="host", job=job, zone="UTC", version="0", tags=tags)
+        labels = Labels(host="host", job=job, zone="UTC", version="0", tags=tags, next_run=next_run)
         return Backup(self.open(), labels, About(configuration=b"version: 1\n")).run(planned)
 
     def contents(self, snapshot: str = "latest") -> dict[str, bytes]:
