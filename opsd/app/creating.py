@@ -13,7 +13,16 @@ from opsd.errors import ConfigurationError, KeyMissing, UsageError
 from opsd.repository.keys import Keyring, Slot
 from opsd.repository.kit import Kit
 from opsd.repository.local import HostState
-from opsd.repository.opening import Created, NewRepository, add_kit, add_passphrase, create, slots, unlock
+from opsd.repository.opening import (
+    Created,
+    NewRepository,
+    add_kit,
+    add_passphrase,
+    create,
+    repository_id,
+    slots,
+    unlock,
+)
 from opsd.repository.recipients import add_recipient, generate_key_files, read_public_file
 from opsd.storage.folder import FolderStore
 
@@ -76,7 +85,7 @@ def _owner(session: Session) -> Keyring:
     Raises:
         KeyMissing: what opens this repository here does not hold them.
     """
-    ring = unlock(session.store, session.unlock(), session.reporter)
+    ring = unlock(session.store, repository_id(session.store), session.unlock(), session.reporter)
     if ring.owner is None:
         raise KeyMissing(
             "the owner's key is not at hand", hint="open the repository with a passphrase or kit of its owner"

@@ -4,7 +4,7 @@ Promise: marks are listed before packs, packs before the index is read; an entry
 marked; a pack that no index names is read by its footer. docs/format.md, Index; design of runs, step 2.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -27,6 +27,7 @@ from opsd.repository.packs import find_footer, read_footer
 from opsd.repository.runs import Mark, Note, RunEvent, Signed
 from opsd.repository.settings import RepositorySettings
 from opsd.storage.protocol import ObjectInfo, Store
+from opsd.storage.several import read_several
 
 T = TypeVar("T")
 #: A prune removes small objects and merges index objects while others read them; so often a listing begins again.
@@ -88,7 +89,7 @@ class Place:
 
         def read() -> list[T]:
             infos = sorted(self.store.list(prefix), key=lambda info: info.name)
-            return [decode(info, self.store.read(info.name)) for info in infos]
+            return [decode(info, content()) for info, content in read_several(self.store, infos)]
 
         return listed_again(read)
 
@@ -152,7 +153,7 @@ def load_catalog(place: Place, marks: Iterable[Mark]) -> Catalog:
 
 def _load(place: Place, marked: frozenset[bytes]) -> Catalog:
     packs = {digest_of(info.name): info for info in place.store.list("packs/")}
-    parts = [part for info in place.store.list("index/") if (part := _part(place, info.name))]
+    parts = list(_parts(place))
     place.index_cache.forget_others({part.name for part in parts})
     catalog = Catalog(packs=packs, marked=marked, index=Index(parts))
     for row in catalog.index.pack_rows():
@@ -179,19 +180,23 @@ def _cut_packs(place: Place, catalog: Catalog) -> frozenset[bytes]:
     return frozenset(digest_of(info.name) for info in cut)
 
 
-def _part(place: Place, name: str) -> IndexPart | None:
-    """An index object, from the cache or the store; a damaged one is told and done without: footers say the same."""
-    cached = place.index_cache.part(name)
-    if cached:
-        return cached
-    try:
-        plain = decode_index(name, place.store.read(name), place.ring.repository, place.ring.index())
-    except ObjectDamaged as error:
-        hint = "nothing is lost by it: the packs' footers say the same; 'opsd check --repair' writes it anew"
-        place.reporter.warn(Warning(subject=name, problem=error.problem, hint=hint))
-        return None
-    place.index_cache.keep(name, plain)
-    return IndexPart(name, plain)
+def _parts(place: Place) -> Iterator[IndexPart]:
+    """The index objects, from the cache or the store; a damaged one is told and done without: footers say the same."""
+    missing = []
+    for info in place.store.list("index/"):
+        if cached := place.index_cache.part(info.name):
+            yield cached
+        else:
+            missing.append(info)
+    for info, content in read_several(place.store, missing):
+        try:
+            plain = decode_index(info.name, content(), place.ring.repository, place.ring.index())
+        except ObjectDamaged as error:
+            hint = "nothing is lost by it: the packs' footers say the same; 'opsd check --repair' writes it anew"
+            place.reporter.warn(Warning(subject=info.name, problem=error.problem, hint=hint))
+            continue
+        place.index_cache.keep(info.name, plain)
+        yield IndexPart(info.name, plain)
 
 
 def _adopt_orphans(place: Place, catalog: Catalog) -> None:

@@ -21,6 +21,7 @@ from opsd.repository.format import (
     encode_signed,
     pack_map,
     parsing,
+    time_of,
     unpack_map,
 )
 from opsd.repository.keys import DEFAULT_DOMAIN, Keyring
@@ -241,6 +242,8 @@ def decode_manifest(name: str, content: bytes, received: int, ring: Keyring, set
         raise ObjectDamaged(name, "its second part was altered") from error
     with parsing(name):
         references = sealed["references"]
+        if int(sealed["started"]) != time_of(name):
+            raise ObjectDamaged(name, "its name has another time than it was taken at")
         return Manifest(
             summary=_summary(name, received, envelope.clear, sealed),
             next_due=envelope.clear["next_due"],

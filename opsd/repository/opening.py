@@ -37,6 +37,7 @@ from opsd.repository.settings import (
 )
 from opsd.repository.signing import SigningKey
 from opsd.storage.protocol import Store
+from opsd.storage.several import read_several
 
 _ALL_ROLES = ("owner", "reader")
 
@@ -192,22 +193,22 @@ def add_kit(store: Store, ring: Keyring, kit: Kit, clock: Clock) -> str:
 def slots(store: Store, reporter: Reporter) -> list[Slot]:
     """All key slots that can be read; a damaged one is told."""
     found = []
-    for info in store.list("keys/"):
+    for info, content in read_several(store, store.list("keys/")):
         try:
-            found.append(decode_slot(info.name, store.read(info.name)))
+            found.append(decode_slot(info.name, content()))
         except ObjectDamaged as error:
             reporter.warn(Warning(subject=error.name, problem=error.problem, hint="restore it from a copy"))
     return found
 
 
-def unlock(store: Store, how: Unlock, reporter: Reporter) -> Keyring:
-    """The keys behind a passphrase, a kit or a recipient's key.
+def unlock(store: Store, identity: bytes, how: Unlock, reporter: Reporter) -> Keyring:
+    """The keys of a repository behind a passphrase, a kit or a recipient's key.
 
     Raises:
         KeyRefused: it opens no slot. IntegrityError: it opens none that can be read, and one can't be read.
     """
     try:
-        return _unlock(store, how, reporter)
+        return _unlock(store, identity, how, reporter)
     except KeyRefused as error:
         # Whose slot it was, its damage hides: the passphrase may well be right.
         if damaged := ", ".join(_damaged_slots(store)):
@@ -226,8 +227,7 @@ def _damaged_slots(store: Store) -> Iterator[str]:
             yield info.name
 
 
-def _unlock(store: Store, how: Unlock, reporter: Reporter) -> Keyring:
-    identity = repository_id(store)
+def _unlock(store: Store, identity: bytes, how: Unlock, reporter: Reporter) -> Keyring:
     # An 'init' that was cut off and done again leaves slots of a repository that never was.
     found = [slot for slot in slots(store, reporter) if slot.clear.get("repository") == identity]
     if not found:

@@ -3,16 +3,16 @@
 Promise: everything returned was verified; what can't be read is reported, never silently left out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from opsd.clock import Clock
+from opsd.clock import DAY, Clock
 from opsd.errors import IntegrityError, ObjectDamaged, ObjectNotFound, SnapshotUnknown
 from opsd.events import Reporter, Warning
 from opsd.model import SnapshotSummary
 from opsd.repository.catalog import Catalog, Place, load_catalog, marked_snapshots
-from opsd.repository.format import digest_of
+from opsd.repository.format import digest_of, time_of
 from opsd.repository.index import IndexCache
 from opsd.repository.keys import Keyring
 from opsd.repository.local import HostState, Memory
@@ -22,6 +22,7 @@ from opsd.repository.reader import SnapshotReader
 from opsd.repository.runs import Mark, Note, holds_in_force
 from opsd.repository.settings import RepositorySettings
 from opsd.storage.protocol import ObjectInfo, Store
+from opsd.storage.several import read_several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +55,12 @@ class Repository:
         identity = repository_id(store)
         ring = around.state.read_keys(identity)
         if (reader and how) or ring is None:
-            opened = unlock(store, how, around.reporter)
+            opened = unlock(store, identity, how, around.reporter)
             ring = opened if ring is None or ring.repository != opened.repository else ring.joined(opened)
         memory = around.state.memory(ring.repository)
         settings = load_settings(store, ring, memory.settings, around.reporter)
         if writer and (ring.writer is None or settings.signer(ring.writer.public().id) is None):
-            ring = ring if ring.owner else ring.joined(unlock(store, how, around.reporter))
+            ring = ring if ring.owner else ring.joined(unlock(store, identity, how, around.reporter))
             ring, settings = enrol(store, ring, settings, around.host, around.state)
         return cls(cls._place(store, ring, settings, around), around)
 
@@ -82,9 +83,9 @@ class Repository:
     def marks(self) -> list[Mark]:
         """Marks that can be read; a damaged one is told (prune itself stops at one)."""
         found = []
-        for info in self.place.store.list("marks/"):
+        for info, content in self._read("marks/"):
             try:
-                found.append(self.place.signed.decode_mark(info.name, self.place.store.read(info.name), info.modified))
+                found.append(self.place.signed.decode_mark(info.name, content(), info.modified))
             except ObjectDamaged as error:
                 self._tell(error)
             except ObjectNotFound:
@@ -100,14 +101,20 @@ class Repository:
         Raises:
             ObjectDamaged, NewerFormat, ObjectNotFound.
         """
-        content = self.place.store.read(info.name)
+        return self._decoded(info, self.place.store.read(info.name))
+
+    def _decoded(self, info: ObjectInfo, content: bytes) -> Manifest:
         return decode_manifest(info.name, content, info.modified, self.place.ring, self.place.settings)
+
+    def _read(self, prefix: str) -> Iterator[tuple[ObjectInfo, Callable[[], bytes]]]:
+        """The objects of a kind in the order of their names, and what gives their bytes."""
+        return read_several(self.place.store, sorted(self.place.store.list(prefix), key=lambda each: each.name))
 
     def manifests(self) -> Iterator[Manifest]:
         """All manifests that can be read, marked ones included, oldest first; a damaged one is told."""
-        for info in sorted(self.place.store.list("snapshots/"), key=lambda each: each.name):
+        for info, content in self._read("snapshots/"):
             try:
-                yield self.manifest(info)
+                yield self._decoded(info, content())
             except ObjectDamaged as error:
                 self._tell(error)
             except ObjectNotFound:
@@ -138,28 +145,43 @@ class Repository:
 
     def _notes(self) -> Iterator[Note]:
         """Notes that can be read; a damaged one is told."""
-        for info in self.place.store.list("notes/"):
+        for info, content in self._read("notes/"):
             try:
-                yield self.place.signed.decode_note(info.name, self.place.store.read(info.name))
+                yield self.place.signed.decode_note(info.name, content())
             except ObjectDamaged as error:
                 self._tell(error)
             except ObjectNotFound:
                 continue
 
-    def _broken_runs(self) -> frozenset[bytes]:
+    def _broken_runs(self, since: Callable[[ObjectInfo], bool] = lambda _: True) -> frozenset[bytes]:
         """Runs that ended otherwise than by their manifest: failed, or ended by another while they went on.
 
         A manifest of one counts as incomplete: what it relied on may have been swept between its last look and its put.
         """
         found = set()
-        for info in self.place.store.list("runs/"):
+        infos = [info for info in self.place.store.list("runs/") if since(info)]
+        for info, content in read_several(self.place.store, infos):
             try:
-                event = self.place.signed.decode_run(info.name, self.place.store.read(info.name), info.modified)
+                event = self.place.signed.decode_run(info.name, content(), info.modified)
             except (ObjectDamaged, ObjectNotFound):
                 continue
             if event.event in ("failed", "ended"):
                 found.add(event.run)
         return frozenset(found)
+
+    def _is_complete(self, summary: SnapshotSummary) -> bool:
+        """Whether no source failed, and its run did not end otherwise. Only what may have come after it began is read."""
+        if not summary.complete:
+            return False
+        began, lasted = summary.started - DAY, summary.ended - summary.started + DAY
+
+        def since(info: ObjectInfo) -> bool:
+            try:
+                return info.modified >= summary.received - lasted or time_of(info.name) >= began
+            except ObjectDamaged:
+                return True
+
+        return summary.run not in self._broken_runs(since)
 
     def find(self, text: str, before: int | None = None) -> Manifest:
         """The snapshot of an id, a prefix of it, or `latest`; with `before` (ns UTC), the newest complete not after it.
@@ -170,18 +192,37 @@ class Repository:
         """
         if text != "latest":
             return self._by_prefix(text)
-        known = [each for each in self.snapshots() if before is None or each.started <= before]
-        whole = [each for each in known if each.complete and each.job == "all"]
-        if before is not None:
-            whole = whole or [each for each in known if each.complete]
-        usual = [each for each in known if each.job != "safety"]
-        for each in reversed(whole or usual or known):
-            return self.manifest(ObjectInfo(name=each.name, size=0, modified=each.received))
+        found: dict[str, Manifest] = {}
+        for manifest in self._newest_first(before):
+            summary = manifest.summary
+            complete = self._is_complete(summary)
+            if complete and summary.job == "all":
+                return manifest
+            if complete and before is not None:
+                found.setdefault("complete", manifest)
+            if summary.job != "safety":
+                found.setdefault("usual", manifest)
+            found.setdefault("any", manifest)
+        for choice in ("complete", "usual", "any"):
+            if choice in found:
+                return found[choice]
         when = "" if before is None else " that old"
         raise SnapshotUnknown(
             f"the repository holds no snapshot{when}",
             hint="'opsd snapshots' lists what is there; 'opsd backup' makes one",
         )
+
+    def _newest_first(self, before: int | None) -> Iterator[Manifest]:
+        """Manifests that prune has not marked, each read when it is asked for: most often the first is meant."""
+        doomed = self._doomed()
+        for info in sorted(self.place.store.list("snapshots/"), key=lambda each: each.name, reverse=True):
+            try:
+                if info.name not in doomed and (before is None or time_of(info.name) <= before):
+                    yield self.manifest(info)
+            except ObjectDamaged as error:
+                self._tell(error)
+            except ObjectNotFound:
+                continue
 
     def _by_prefix(self, text: str) -> Manifest:
         infos = [

@@ -39,6 +39,11 @@ class RetryingStore:
         return operation()
 
     @property
+    def connections(self) -> int:
+        """Those of the store itself; one where it is on this machine."""
+        return getattr(self._store, "connections", 1)
+
+    @property
     def capabilities(self) -> Capabilities:
         """Those of the store itself."""
         return self._store.capabilities

@@ -38,6 +38,7 @@ class S3Store:
 
     def __init__(self, options: S3Options, clock: Clock, found: Behaviour | None = None) -> None:
         self._options = options
+        self.connections = options.connections
         self._clock = clock
         self._client: Any = make_client(options)
         self._prefix = options.start

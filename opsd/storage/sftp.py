@@ -29,6 +29,7 @@ class SftpStore:
 
     def __init__(self, options: SftpOptions) -> None:
         self._place = Place(options)
+        self.connections = options.connections
         self._pool = SessionPool(lambda: connect(options), options.connections)
         self._putter = Putter(self._place)
 

@@ -2,6 +2,8 @@
 
 import os
 import random
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 
@@ -10,11 +12,15 @@ import pytest
 from opsd.clock import FixedClock
 from opsd.model import Outcome
 from opsd.repository.catalog import footer_of
+from opsd.repository.format import Kind, name_for
 from opsd.repository.references import REFERENCE_BYTES, FrameSet
 from opsd.repository.run import Run
+from opsd.repository.runs import RunEvent
 from opsd.repository.settings import Parameters
 from opsd.retention.policy import Rules
 from opsd.retention.prune import Prune, PruneOptions
+from opsd.storage.memory import MemoryStore
+from opsd.storage.protocol import ObjectInfo
 from tests.support.engine import World, files, make_tree
 
 
@@ -277,3 +283,50 @@ def test_latest_passes_over_a_safety_snapshot(tmp_path: Path, tree: Path) -> Non
     clock.advance(10**12)
     world.backup(files(tree), job="safety")
     assert world.open().find("latest").summary.id == part
+
+
+def test_the_newest_snapshot_is_found_by_reading_one_manifest(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    made = [world.backup(files(tree)).snapshot for _ in range(5)]
+    assert isinstance(world.store, MemoryStore)
+    older = world.store.clone()
+    for snapshot in made[:-1]:
+        older.delete(snapshot.name)
+    repository = replace(world, store=_ListingOf(older, world.store)).open()
+    assert repository.find("latest").summary.id == made[-1].id
+
+
+def test_a_snapshot_whose_run_failed_after_all_is_not_the_latest(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    whole = world.backup(files(tree)).snapshot
+    broken = world.backup(files(tree)).snapshot
+    place = world.open().place
+    key = place.ring.writer
+    assert key
+    event = RunEvent(run=broken.run, writer=broken.writer, kind="backup", event="failed", time=broken.ended)
+    content = place.signed.encode_run(event, key)
+    world.store.put(name_for(Kind.RUN, content, time=event.time), content)
+    assert world.open().find("latest").summary.id == whole.id
+    assert [each.complete for each in world.open().snapshots()] == [True, False]
+
+
+def test_a_snapshot_under_a_name_of_another_time_is_damaged(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    old = world.backup(files(tree)).snapshot
+    new = world.backup(files(tree)).snapshot
+    content = world.store.read(old.name)
+    world.store.delete(old.name)
+    world.store.put(name_for(Kind.SNAPSHOT, content, time=new.started + 10**15), content)
+    assert world.open().find("latest").summary.id == new.id
+    assert any("another time" in warning.problem for warning in world.recorder.warnings)
+
+
+class _ListingOf(MemoryStore):
+    """A store that lists what another one has."""
+
+    def __init__(self, held: MemoryStore, shown: MemoryStore) -> None:
+        self.__dict__.update(held.__dict__)
+        self._shown = shown
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return self._shown.list(prefix)
