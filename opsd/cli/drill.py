@@ -256,6 +256,4 @@ def _last_line(record: DrillRecord) -> str:
         text += f"; {len(found)} of {output.count(len(record.faults), 'seeded fault')} found"
         if record.missed:
             text += f"; NOT FOUND: {', '.join(record.missed)}"
-        elif not record.faults:
-            text += ": there was nothing to damage"
     return output.paint(text, _COLOURS[record.verdict], bold=True)

@@ -84,8 +84,9 @@ def _disagreements(settings: Settings) -> Iterator[tuple[str, str]]:
     for source in settings.sources:
         if source.domain not in domains:
             yield f"sources.{source.label}.domain", f"no such key domain{suggestion(source.domain, domains)}"
-    for key, folder in {"state": settings.state, "cache": settings.cache}.items():
-        if settings.repository and folder.is_relative_to(settings.repository):
+    own = {"state": settings.state, "cache": settings.cache, "drill.scratch": settings.drill.scratch}
+    for key, folder in own.items():
+        if settings.repository and folder and folder.is_relative_to(settings.repository):
             yield key, f"{folder} lies in the repository, which holds nothing but its objects"
     yield from _disagreeing_copies(settings)
     yield from _disagreeing_checks(settings)

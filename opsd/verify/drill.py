@@ -15,7 +15,7 @@ from opsd.repository.repository import Repository
 from opsd.verify import checks
 from opsd.verify.drill_piece import POSTGRESQL, PieceRun
 from opsd.verify.drill_report import DrillOptions, DrillReport, SourceReport
-from opsd.verify.expectations import Part, Piece, age_seconds, chosen_snapshot, pieces
+from opsd.verify.expectations import Deviation, Part, Piece, Verdict, age_seconds, chosen_snapshot, pieces
 from opsd.verify.options import DrillCheck
 from opsd.verify.restored_databases import databases_of
 from opsd.verify.restored_files import sparse_size
@@ -58,6 +58,9 @@ class Drill:
             waiting = run.carry_out(piece, waiting, self._clock)
         for check in waiting:
             report.checked(checks.not_run(check, _reason(check, report)))
+        if self._options.seed and not report.faults:
+            problem = "there was nothing to damage"
+            report.deviates(Deviation(source="", subject="seeded failure", problem=problem, severity=Verdict.FAILED))
         return report
 
     def _planned(self, reader: SnapshotReader) -> tuple[Piece, ...]:

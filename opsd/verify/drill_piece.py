@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from opsd.clock import Clock
 from opsd.errors import IntegrityError, OpsdError
 from opsd.events import Reporter, Total
-from opsd.model import SourceTree
+from opsd.model import SourceSummary, SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.apply import apply
 from opsd.restore.browsing import walk
@@ -22,7 +22,7 @@ from opsd.sources.roots import shown
 from opsd.verify import checks, seeding, sqlite_files
 from opsd.verify.checks import Places
 from opsd.verify.drill_report import DrillOptions, DrillReport
-from opsd.verify.expectations import Deviation, Piece, Verdict
+from opsd.verify.expectations import Deviation, Piece, Verdict, listing_deviations
 from opsd.verify.options import DrillCheck
 from opsd.verify.restored_databases import DatabaseDrill, server_for
 from opsd.verify.restored_files import FileComparison
@@ -62,7 +62,7 @@ class PieceRun:
             before = len(self._report.deviations)
             self._compare()
             found = self._report.deviations[before:]
-            self._report.faults += [(fault, fault.is_found(found)) for fault in self._faults]
+            self._judge_faults(found)
             left = self._ask(places, waiting)
             with self._report.stage("take down"):
                 servers.close()
@@ -142,15 +142,25 @@ class PieceRun:
                 with self._failing(label, name):
                     self._faults += seeding.spoil_database(label, name, drill.facts[name], drill.server)
 
+    def _judge_faults(self, found: Sequence[Deviation]) -> None:
+        """A fault that nobody has seen is the worst that a drill can show."""
+        for fault in self._faults:
+            is_found = fault.is_found(found)
+            self._report.faults.append((fault, is_found))
+            if not is_found:
+                problem = f"{fault.kind} was damaged on purpose, and that was NOT FOUND"
+                self._report.deviates(Deviation(source=fault.source, subject=fault.subject, problem=problem))
+
     def _compare(self) -> None:
         if self._files:
             forgiving = bool(self._restored and self._restored.warning_count)
             comparison = FileComparison(self._reader, self._scratch.files, self._reporter, forgiving=forgiving)
         for tree in self._files:
             with self._report.stage(f"compare {tree.label}"), self._failing(tree.label, "compare"):
-                self._reporter.stage(f"compare {tree.label}", self._total(tree))
+                self._reporter.stage(f"compare {tree.label}", Total.of([self._summary(tree)]))
                 found = comparison.compare(tree)
                 self._report.compared(found)
+                self._report.deviates(*listing_deviations(self._summary(tree), found.listed))
                 source = self._report.sources[tree.label]
                 source.files, source.size = found.files, found.size
                 self._look_into(tree, found.databases)
@@ -160,8 +170,8 @@ class PieceRun:
                 for name in self._databases.get(label, ()):
                     self._report.deviates(*drill.compare(name))
 
-    def _total(self, tree: SourceTree) -> Total:
-        return Total.of(each for each in self._reader.summary.sources if each.label == tree.label)
+    def _summary(self, tree: SourceTree) -> SourceSummary:
+        return next(each for each in self._reader.summary.sources if each.label == tree.label)
 
     def _look_into(self, tree: SourceTree, databases: list[bytes]) -> None:
         """SQLite databases: the source's own, and those among files."""

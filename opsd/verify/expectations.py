@@ -12,7 +12,7 @@ from os import stat_result
 from typing import Any, Final
 
 from opsd.clock import DAY, SECOND
-from opsd.model import Entry, EntryType, SnapshotSummary
+from opsd.model import Entry, EntryType, SnapshotSummary, SourceSummary
 from opsd.restore.files import TYPE_BITS
 
 _SET_BITS: Final = stat.S_ISUID | stat.S_ISGID
@@ -78,6 +78,13 @@ def entry_problems(
         yield f"belongs to {found.st_uid}:{found.st_gid} instead of {owner[0]}:{owner[1]}"
     if found.st_mtime_ns != entry.mtime:
         yield "has another time of change"
+
+
+def listing_deviations(recorded: SourceSummary, listed: tuple[int, int]) -> Iterator[Deviation]:
+    """Whether a source's listing has as many files and bytes as the manifest says."""
+    if listed != (recorded.files, recorded.bytes):
+        text = f"has {listed[0]} files of {listed[1]} bytes, and {recorded.files} of {recorded.bytes} were recorded"
+        yield Deviation(source=recorded.label, subject="listing", problem=text, severity=Verdict.DEVIATING)
 
 
 def fact_problems(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:

@@ -124,6 +124,8 @@ class DatabaseDrill:
             for problem in compare(self.server, name, facts, str(self.tree.facts.get("digest", "off"))):
                 yield self._deviation(name, problem)
             with self.server.session(name) as session:
+                if not facts["tables"] and any(table.kind == "r" for table in list_tables(session)):
+                    yield self._deviation(name, "no rows were recorded that could be compared", Verdict.DEVIATING)
                 views = (
                     [table for table in list_tables(session) if table.kind == "m"]
                     if facts["materialized_views"]

@@ -38,11 +38,14 @@ MOST_KEPT: Final = 1000
 
 @dataclass(slots=True)
 class Compared:
-    """What was found: deviations (at most MOST_KEPT of `count`), entries and files, bytes of content, SQLite databases among them."""
+    """What was found: deviations (at most MOST_KEPT of `count`), files read and their bytes, SQLite databases among them.
+
+    `listed`: files and bytes of the listing.
+    """
 
     deviations: list[Deviation] = field(default_factory=list)
     count: int = 0
-    entries: int = 0
+    listed: tuple[int, int] = (0, 0)
     files: int = 0
     size: int = 0
     databases: list[bytes] = field(default_factory=list)
@@ -51,7 +54,7 @@ class Compared:
     def add(self, other: "Compared") -> None:
         """Join another's."""
         self.deviations += other.deviations[: MOST_KEPT - len(self.deviations)]
-        for name in ("count", "entries", "files", "size"):
+        for name in ("count", "files", "size"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.databases += other.databases
         self.worst = worse(self.worst, other.worst)
@@ -102,6 +105,8 @@ class FileComparison:
             with ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-compare") as pool:
                 waiting: list[Future[Compared]] = []
                 for task in _tasks(placed(self._reader, tree, request)):
+                    files = [entry.size for entry in task.entries if entry.type is EntryType.FILE]
+                    found.listed = (found.listed[0] + len(files), found.listed[1] + sum(files))
                     waiting.append(pool.submit(self._look, root, task))
                     if len(waiting) >= _WAITING:
                         self._take(found, waiting.pop(0))
@@ -141,7 +146,6 @@ class FileComparison:
         return found
 
     def _entry(self, found: Compared, folder: int, task: _Task, entry: Entry) -> None:
-        found.entries += 1
         try:
             status = os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
             target = os.readlink(entry.name, dir_fd=folder) if entry.type is EntryType.SYMLINK else None

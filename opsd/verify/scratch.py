@@ -126,10 +126,11 @@ def _locked(place: Path) -> Iterator[None]:
     with _refusals(place):
         descriptor = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TryLater(f"another drill is at work in {place}", hint="wait for it to end") from error
         yield
-    except BlockingIOError as error:
-        raise TryLater(f"another drill is at work in {place}", hint="wait for it to end") from error
     finally:
         os.close(descriptor)
 

@@ -208,6 +208,7 @@ def test_a_seeded_failure_that_is_undone_unseen_is_not_called_found(desk: Desk) 
     assert record.exit_code == 4
     assert len(record.missed) == 1
     assert "byte of a file in www" in record.missed[0]
+    assert any(each["severity"] == "red" and "NOT FOUND" in each["problem"] for each in record.deviations)
 
 
 def test_without_from_the_week_says_which_copy(desk: Desk) -> None:

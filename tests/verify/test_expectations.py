@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opsd.clock import DAY
-from opsd.model import Entry, EntryType, SnapshotSummary
+from opsd.model import Entry, EntryType, Outcome, SnapshotSummary, SourceSummary
 from opsd.verify.expectations import (
     SERVER_BYTES,
     Part,
@@ -17,6 +17,7 @@ from opsd.verify.expectations import (
     count_problems,
     entry_problems,
     fact_problems,
+    listing_deviations,
     pieces,
     role_problems,
     target_deviations,
@@ -95,6 +96,13 @@ def test_rows_and_roles_that_are_missing_are_named() -> None:
     assert list(role_problems(["app", "web"], 3, ["app", "x"])) == ["role web is missing"]
     assert list(role_problems(["app"], 2, ["app"])) == ["has 1 roles instead of 2"]
     assert list(role_problems(["app"], 2, ["app", "more"])) == []
+
+
+def test_a_listing_that_has_lost_files_deviates() -> None:
+    recorded = SourceSummary(label="www", kind="files", outcome=Outcome.COMPLETE, files=3, bytes=70)
+    assert list(listing_deviations(recorded, (3, 70))) == []
+    (found,) = listing_deviations(recorded, (2, 70))
+    assert "has 2 files of 70 bytes, and 3 of 70 were recorded" in str(found)
 
 
 def test_a_missed_target_deviates_and_no_target_never_does() -> None:
