@@ -19,6 +19,7 @@ from opsd.backup.hooks import Occasion, around, run_pending
 from opsd.backup.snapshot import Backup, Labels, Report
 from opsd.errors import ConfigurationError, UsageError
 from opsd.events import Recorder
+from opsd.monitor.ledger_file import LedgerFile
 from opsd.schedule import next_time
 from opsd.sources.files import FileTree
 from opsd.sources.options import FilesSource, SourceSettings
@@ -87,6 +88,7 @@ def back_up(session: Session, request: BackupRequest) -> Report:
         zone=settings.timezone,
         version=version(),
         tags=request.tags,
+        ledger=LedgerFile(settings.state).vouched(),
         next_run=next_time(settings.schedule.backup, settings.zone, session.clock.now()) if job == "all" else None,
     )
     about = About(configuration=shown(settings).encode(), rescue=rescue_script(), packages=installed_packages())

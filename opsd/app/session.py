@@ -223,11 +223,20 @@ class Session:
         repository = Repository.open(
             self.store, self.surroundings(writer=writer), self.unlock(), reader=reader, writer=writer
         )
+        if repository.enrolled:
+            self._record_enrolment(repository)
         if self.access.copy and self.has_state():
             warning = older_state(repository, CopyState(self.settings.state, self.access.copy))
             if warning:
                 self.reporter.warn(warning)
         return repository
+
+    def _record_enrolment(self, repository: Repository) -> None:
+        from opsd.app.recording import recorded  # noqa: PLC0415 - once in the life of a host, and it needs this module
+
+        ring = repository.place.ring
+        with recorded(self, "key-enrol", writer=ring.writer.public().id.hex() if ring.writer else None):
+            pass
 
     def own_folders(self) -> frozenset[bytes]:
         """Folders that are opsd's own and never part of a source: repository, copies, state, cache, a drill's scratch."""

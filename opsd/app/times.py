@@ -14,14 +14,24 @@ _MICROSECOND: Final = SECOND // 1_000_000
 _LATEST: Final = 2**63 - 1
 
 
+def parse_since(text: str, zone: tzinfo, now: int) -> int:
+    """The same as `parse_time`, but the beginning of what is typed: for what a list shows from then on."""
+    return _span(text, zone, now)[0]
+
+
 def parse_time(text: str, zone: tzinfo, now: int) -> int:
     """A moment in ns UTC: ISO 8601 (`2026-11-24`, `2026-11-24 04:00`), `now`, `today` or `yesterday`; local to `zone`.
 
     Raises:
         UsageError: it is none of these.
     """
+    return _span(text, zone, now)[1]
+
+
+def _span(text: str, zone: tzinfo, now: int) -> tuple[int, int]:
+    """The first and the last nanosecond that are meant."""
     if text == "now":
-        return now
+        return now, now
     today = local(now, zone).date()
     days = {"today": today, "yesterday": today - timedelta(days=1)}
     try:
@@ -31,15 +41,15 @@ def parse_time(text: str, zone: tzinfo, now: int) -> int:
         else:
             moment = datetime.fromisoformat(text)
             length = _length(text, moment)
-        moment = (moment if moment.tzinfo else moment.replace(tzinfo=zone)) + length
-        found = round(moment.timestamp() * 1_000_000) * _MICROSECOND
+        begin = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+        first, found = (round(each.timestamp() * 1_000_000) * _MICROSECOND for each in (begin, begin + length))
     except (ValueError, OverflowError) as error:
         raise UsageError(
             f"{text!r} is no time", hint="for example: 2026-11-24, '2026-11-24 04:00' or yesterday"
         ) from error
     if not 0 <= found <= _LATEST:
         raise UsageError(f"{text!r} is too far away", hint="times from 1970 to 2262 can be kept")
-    return found if not length else found - 1
+    return first, (found if not length else found - 1)
 
 
 def _length(text: str, moment: datetime) -> timedelta:

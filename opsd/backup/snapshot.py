@@ -17,7 +17,7 @@ from opsd.errors import IntegrityError, OpsdError, SourceError
 from opsd.events import Reporter, Total, Warning
 from opsd.model import Outcome, SnapshotSummary, SourceSummary, SourceTree
 from opsd.repository.keys import DEFAULT_DOMAIN
-from opsd.repository.manifest import Manifest, ReaderPart
+from opsd.repository.manifest import LedgerHead, Manifest, ReaderPart
 from opsd.repository.references import FrameSet
 from opsd.repository.repository import Repository
 from opsd.repository.run import Ending, Run
@@ -43,7 +43,10 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What a snapshot is filed under. `next_run`: when the next one of this job begins, in ns UTC; None where none is planned."""
+    """What a snapshot is filed under, and what it vouches for: the host's `ledger`.
+
+    `next_run`: when the next one of this job begins, in ns UTC; None where none is planned.
+    """
 
     host: str
     job: str
@@ -51,6 +54,7 @@ class Labels:
     version: str
     tags: tuple[str, ...] = ()
     next_run: int | None = None
+    ledger: LedgerHead | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +186,14 @@ class Backup:
             for number, trees in parts.items()
         }
         summary = self._snapshot(tuple(sources), started)
-        due = self._next_due(started)
-        return Ending(summary=summary, parts=readers, page_maps=page_maps, frames=frames, next_due=due)
+        return Ending(
+            summary=summary,
+            parts=readers,
+            page_maps=page_maps,
+            frames=frames,
+            next_due=self._next_due(started),
+            ledger=self._labels.ledger,
+        )
 
     def _next_due(self, started: int) -> int | None:
         """When the next one must be there: it may take twice as long as this one, and an hour in any case."""

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from opsd.app.backups import BackupRequest, back_up, preview
+from opsd.app.recording import recorded
 from opsd.app.session import Session
 from opsd.backup.snapshot import Report
 from opsd.cli import output
@@ -60,7 +61,9 @@ def command(**given: Any) -> int:
     with session(given) as (opened, listener):
         if given["dry_run"]:
             return _dry_run(opened, listener, request, as_json=given["as_json"])
-        report = back_up(opened, request)
+        with recorded(opened, "backup") as record:
+            report = back_up(opened, request)
+            code = record.ended(_exit_code(report, listener), **_counts(report))
         zone = opened.settings.zone
     seconds = time.monotonic() - began
     if given["as_json"]:
@@ -75,10 +78,28 @@ def command(**given: Any) -> int:
         )
     else:
         _print(report, listener, seconds)
+    return code
+
+
+def _exit_code(report: Report, listener: Listener) -> int:
     if report.failures and all(isinstance(error.__cause__, TryLater) for error in report.failures.values()):
         return TryLater.exit_code
     # An 'after' hook may fail once the snapshot is complete: its outcome doesn't tell.
     return _EXIT[report.outcome] or (_EXIT[Outcome.WARNINGS] if listener.warnings else 0)
+
+
+def _counts(report: Report) -> dict[str, Any]:
+    """What the ledger keeps of it."""
+    snapshot = report.snapshot
+    return {
+        "snapshot": snapshot.id,
+        "job": snapshot.job,
+        "sources": len(snapshot.sources),
+        "failed_sources": len(report.failures),
+        "files": snapshot.files,
+        "bytes": snapshot.bytes,
+        "added_bytes": snapshot.added_bytes,
+    }
 
 
 def _failure(label: str, error: OpsdError) -> dict[str, Any]:

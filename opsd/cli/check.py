@@ -1,14 +1,16 @@
 """`opsd check`: whether all that is stored is still what it was."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
 
 from opsd.app.healing import check_copy, heal, heal_unopened
+from opsd.app.recording import Record, recorded
 from opsd.app.session import Session
 from opsd.app.upkeep import check, mend
 from opsd.cli import output
-from opsd.cli.options import described, reading_options, session
+from opsd.cli.options import described, reading_options, reason_option, session
 from opsd.errors import UsageError
 from opsd.verify.check import CheckReport, Problem
 from opsd.verify.repair import Repaired
@@ -54,14 +56,20 @@ def _share(given: dict[str, Any]) -> float:
 )
 @click.option("--repair", "mends", is_flag=True, help="Heal from the copies, and mend what can be mended without.")
 @click.option("--copy", "proved", metavar="NAME", help="Prove this copy instead, all of it.")
+@reason_option
 @reading_options
 def command(**given: Any) -> int:
     """Check the repository."""
     share = _share(given)
     _refuse_nonsense(given)
-    with session({**given, "copy": given["proved"] or given["copy"]}) as (opened, listener):
+    with (
+        session({**given, "copy": given["proved"] or given["copy"]}) as (opened, listener),
+        _recorded(opened, given) as record,
+    ):
         report, healed = _checked(opened, share, given)
         mended = mend(opened, report) if given["mends"] and not given["proved"] else None
+        code = 4 if report.problems else 0
+        code = record.ended(code, **_counts(report, mended, healed, given["proved"])) if record else code
     known = {problem.object for problem in report.problems}
     output.warnings([warning for warning in listener.warnings if warning.subject not in known])
     if given["as_json"]:
@@ -76,7 +84,18 @@ def command(**given: Any) -> int:
         output.line(_summary(report))
         if mended and (report.problems or mended.whole):
             output.line(_mended(mended))
-    return 4 if report.problems else 0
+    return code
+
+
+def _recorded(opened: Session, given: dict[str, Any]) -> AbstractContextManager[Record | None]:
+    """An entry in the ledger for a repair; a check that changes nothing leaves none."""
+    return recorded(opened, "repair", reason=given["reason"], begins=True) if given["mends"] else nullcontext()
+
+
+def _counts(report: CheckReport, mended: Repaired | None, healed: dict[str, str], copy: str | None) -> dict[str, Any]:
+    """What the ledger keeps of a repair."""
+    counts = {"problems": len(report.problems), "healed": len(healed)}
+    return {"copy": copy, **counts, "marked_packs": len(mended.packs) if mended else 0}
 
 
 def _refuse_nonsense(given: dict[str, Any]) -> None:
@@ -84,6 +103,8 @@ def _refuse_nonsense(given: dict[str, Any]) -> None:
         raise UsageError(
             "--copy stands alone: all of the copy is read", hint="for example: opsd check --copy paris --repair"
         )
+    if given["reason"] and not given["mends"]:
+        raise UsageError("--reason is for --repair", hint="a check changes nothing, and is not in the ledger")
     if given["copy"] and given["mends"]:
         raise UsageError(
             "--repair goes with --copy, not with --from", hint=f"opsd check --copy {given['copy']} --repair"

@@ -5,7 +5,9 @@ from typing import Any
 
 import click
 
-from opsd.app.copying import Filled, fill, routes
+from opsd.app.copying import Filled, Route, fill, routes
+from opsd.app.recording import recorded
+from opsd.app.session import Session
 from opsd.cli import output
 from opsd.cli.options import described, session
 from opsd.cli.output import Column
@@ -20,7 +22,7 @@ _COLUMNS = (
     Column("RESULT"),
 )
 #: The worst is what a run of several ends with.
-_WORST = (4, 1, 2, 75, 0)
+_WORST = (4, 1, 2, 75, 3, 0)
 
 
 @described(
@@ -40,14 +42,32 @@ _WORST = (4, 1, 2, 75, 0)
 def command(**given: Any) -> int:
     """Copy."""
     with session(given) as (opened, listener):
-        found = [fill(opened, route) for route in routes(opened, given["to"], given["pulled"])]
+        ended = [_fill(opened, route) for route in routes(opened, given["to"], given["pulled"])]
+    found = [filled for filled, _ in ended]
     output.warnings(listener.warnings)
     if given["as_json"]:
         warnings = [output.warning_json(warning) for warning in listener.warnings]
         output.emit({"copies": [_as_json(each) for each in found], "warnings": warnings})
     else:
         _print(found)
-    return min((each.exit_code for each in found), key=_WORST.index)
+    return min((code for _, code in ended), key=_WORST.index)
+
+
+def _fill(opened: Session, route: Route) -> tuple[Filled, int]:
+    """Bring one copy up to date, and leave an entry in the ledger; the exit code."""
+    with recorded(opened, route.kind, copy=route.name) as record:
+        filled = fill(opened, route)
+        report = filled.report
+        if report:
+            record.note(
+                snapshots=report.snapshots,
+                new_snapshots=report.new_snapshots,
+                objects=report.objects,
+                bytes=report.size,
+                damaged=len(report.damaged),
+                alarms=len(report.alarms),
+            )
+        return filled, record.ended(filled.exit_code, error=type(filled.error).__name__ if filled.error else None)
 
 
 def _as_json(filled: Filled) -> dict[str, Any]:

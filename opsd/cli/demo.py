@@ -114,6 +114,7 @@ class _Demo:
         self._opsd("copy")
         self._spoil_and_heal()
         self._opsd("drill", "--from", "elsewhere")
+        self._opsd("ledger", "verify")
         self._lose_the_repository()
 
     def _first_and_latest(self) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from typing import IO, Any
 
 import click
 
+from opsd.app.recording import recorded
 from opsd.cli import output
 from opsd.cli.cat import destination, output_option
 from opsd.cli.options import described, reading_options, session, snapshot_argument
@@ -37,9 +38,15 @@ def command(**given: Any) -> int:
             "a tar file would garble the terminal",
             hint="send it on: opsd export latest | tar -t, or name a file with -o",
         )
-    with session(given) as (opened, listener), destination(given["file"], as_json=given["as_json"]) as target:
+    with (
+        session(given) as (opened, listener),
+        destination(given["file"], as_json=given["as_json"]) as target,
+        recorded(opened, "export", copy=given["copy"]) as record,
+    ):
         reader = opened.snapshot(place.snapshot)
+        record.note(snapshot=reader.summary.id)
         done = _write(reader, place, given["sources"], target, listener)
+        code = record.ended(3 if done.warnings else 0, entries=done.entries, files=done.files, bytes=done.bytes)
     output.warnings(listener.warnings)
     if given["as_json"]:
         output.emit(
@@ -51,7 +58,7 @@ def command(**given: Any) -> int:
                 "warnings": [output.warning_json(warning) for warning in listener.warnings],
             }
         )
-    return 3 if done.warnings else 0
+    return code
 
 
 def _write(

@@ -5,9 +5,10 @@ from typing import Any
 import click
 
 from opsd import clock
+from opsd.app.recording import recorded
 from opsd.app.upkeep import hold_snapshot, release_snapshot
 from opsd.cli import output
-from opsd.cli.options import described, moment, session, snapshot_argument
+from opsd.cli.options import a_reason, described, moment, session, snapshot_argument
 from opsd.errors import UsageError
 
 
@@ -20,9 +21,11 @@ from opsd.errors import UsageError
 )
 @snapshot_argument
 @click.option("--until", metavar="DATE", help="The last day of the hold; without it, it never ends by itself.")
-@click.option("--reason", metavar="TEXT", help="Why; it is stored sealed, and required.")
+@click.option(
+    "--reason", metavar="TEXT", callback=a_reason, help="Why; it is stored sealed and in the ledger, and required."
+)
 @click.option("--release", is_flag=True, help="End the hold.")
-def command(**given: Any) -> None:
+def command(**given: Any) -> int:
     """Hold a snapshot."""
     if given["release"] == bool(given["reason"]):
         raise UsageError(
@@ -31,13 +34,15 @@ def command(**given: Any) -> None:
     until = None
     with session(given) as (opened, listener):
         zone = opened.settings.zone
-        if given["release"]:
-            summary = release_snapshot(opened, given["snapshot"])
-        else:
-            until = moment(opened, given["until"])
-            summary = hold_snapshot(opened, given["snapshot"], until, given["reason"])
+        with recorded(opened, "release" if given["release"] else "hold", reason=given["reason"]) as record:
+            if given["release"]:
+                summary = release_snapshot(opened, given["snapshot"])
+            else:
+                until = moment(opened, given["until"])
+                summary = hold_snapshot(opened, given["snapshot"], until, given["reason"])
+            ends = None if until is None else clock.iso(until, zone)
+            code = record.ended(snapshot=summary.id, until=ends)
     output.warnings(listener.warnings)
-    ends = None if until is None else clock.iso(until, zone)
     if given["as_json"]:
         held = not given["release"]
         output.emit({"snapshot": summary.id, "held": held, "until": ends, "reason": given["reason"]})
@@ -47,3 +52,4 @@ def command(**given: Any) -> None:
         output.line(
             f"snapshot {summary.id[:8]} is held {'for good' if until is None else f'until {output.moment(until, zone)}'}"
         )
+    return code

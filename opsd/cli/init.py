@@ -3,6 +3,7 @@
 from typing import Any
 
 from opsd.app.creating import initialise
+from opsd.app.recording import recorded
 from opsd.cli import output
 from opsd.cli.options import described, session
 
@@ -31,15 +32,18 @@ _KIT = """
     "opsd init",
     "OPSD_REPOSITORY=/mnt/backup OPSD_STATE=~/.opsd opsd init --json",
 )
-def command(**given: Any) -> None:
+def command(**given: Any) -> int:
     """Create the repository."""
-    with session(given) as (opened, _):
-        created = initialise(opened)
-        identity, kit = created.ring.repository.hex(), created.kit.text()
+    with session(given) as (opened, listener):
+        with recorded(opened, "init") as record:
+            created = initialise(opened)
+            identity, kit = created.ring.repository.hex(), created.kit.text()
+            code = record.ended(repository=identity)
         settings = opened.settings
+    output.warnings(listener.warnings)
     if given["as_json"]:
         output.emit({"repository": identity, "path": settings.repository, "host": settings.host, "kit": kit})
-        return
+        return code
     output.line(f"created repository {identity[:16]} in {settings.repository}")
     groups = kit.split("-")
     rows = ("-".join(groups[start : start + 4]) for start in (0, 4, 8))
@@ -47,3 +51,4 @@ def command(**given: Any) -> None:
     for each in kit.splitlines():
         output.line(each)
     output.line("next: opsd backup")
+    return code

@@ -6,11 +6,15 @@ import click
 
 from opsd import clock
 from opsd.app import creating
+from opsd.app.ledgers import signing_key
+from opsd.app.recording import recorded
+from opsd.app.session import Session
 from opsd.cli import output
 from opsd.cli.main import HELP
-from opsd.cli.options import access_options, described, session
+from opsd.cli.options import access_options, described, reason_option, session
 from opsd.cli.output import Column
 from opsd.errors import UsageError
+from opsd.repository.signing import public_key_text
 
 _COLUMNS = (Column("SLOT"), Column("KIND"), Column("CREATED"), Column("LABEL", elastic=True))
 
@@ -65,30 +69,35 @@ def list_(**given: Any) -> None:
 @click.option("--recipient", metavar="FILE", type=click.Path(), help="A recipient's public key file.")
 @click.option("--new-kit", is_flag=True, help="Make another recovery kit and print it.")
 @click.option("--label", metavar="TEXT", help="What to call it.")
+@reason_option
 @access_options
-def add(**given: Any) -> None:
+def add(**given: Any) -> int:
     """Add a slot."""
     wanted = [name for name in ("passphrase_file", "recipient", "new_kit") if given[name]]
     if len(wanted) > 1:
         raise UsageError("one key at a time", hint="give one of --passphrase-from, --recipient and --new-kit")
-    with session(given) as (opened, listener):
-        if given["recipient"]:
-            kind, added = (
-                "recipient",
-                creating.add_recipient_slot(opened, given["recipient"], given["label"] or "recipient"),
-            )
-        elif given["new_kit"]:
-            kind, added = "kit", creating.add_kit_slot(opened)
-        else:
-            label = given["label"] or "passphrase"
-            kind, added = "passphrase", creating.add_passphrase_slot(opened, given["passphrase_file"], label)
+    with session(given) as (opened, listener), recorded(opened, "key-add", reason=given["reason"]) as record:
+        kind, added = _add(opened, given)
+        code = record.ended(slot=added.id, kind=kind)
     output.warnings(listener.warnings)
     if given["as_json"]:
         output.emit({"id": added.id, "kind": kind, "kit": added.kit})
-        return
+        return code
     output.line(f"added {kind} {added.id[:12]}")
     if added.kit:
         output.line(f"recovery kit, shown only now: {added.kit}")
+    return code
+
+
+def _add(opened: Session, given: dict[str, Any]) -> tuple[str, creating.AddedKey]:
+    """The kind of the slot that was added, and the slot."""
+    if given["recipient"]:
+        label = given["label"] or "recipient"
+        return "recipient", creating.add_recipient_slot(opened, given["recipient"], label)
+    if given["new_kit"]:
+        return "kit", creating.add_kit_slot(opened)
+    label = given["label"] or "passphrase"
+    return "passphrase", creating.add_passphrase_slot(opened, given["passphrase_file"], label)
 
 
 @described(
@@ -98,16 +107,19 @@ def add(**given: Any) -> None:
     "opsd key remove 91f3c2a4",
 )
 @click.argument("slot")
+@reason_option
 @access_options
-def remove(**given: Any) -> None:
+def remove(**given: Any) -> int:
     """Remove a slot."""
-    with session(given) as (opened, listener):
+    with session(given) as (opened, listener), recorded(opened, "key-remove", reason=given["reason"]) as record:
         gone = creating.remove_slot(opened, given["slot"])
+        code = record.ended(slot=gone.id, kind=gone.kind)
     output.warnings(listener.warnings)
     if given["as_json"]:
         output.emit({"id": gone.id, "kind": gone.kind, "label": gone.label})
     else:
         output.line(f"removed {gone.kind} {gone.id[:12]}")
+    return code
 
 
 @described(
@@ -134,7 +146,7 @@ def generate(**given: Any) -> None:
     "opsd key enrol",
 )
 @access_options
-def enrol(**given: Any) -> None:
+def enrol(**given: Any) -> int:
     """Enrol this host."""
     with session(given) as (opened, listener):
         identity = creating.enrol_host(opened)
@@ -143,7 +155,26 @@ def enrol(**given: Any) -> None:
         output.emit({"writer": identity})
     else:
         output.line(f"this host writes as {identity[:12]}")
+    return 3 if listener.warnings else 0
 
 
-for each in (list_, add, remove, generate, enrol):
+@described(
+    "public",
+    "Print the public half of the key with which this host signs its snapshots and its ledger: all that somebody needs to verify "
+    "an exported ledger.",
+    """{"id", "ed25519": hex, "mldsa65": hex}""",
+    "opsd key public > web1.pub",
+)
+def public(**given: Any) -> None:
+    """Print the public key."""
+    with session(given) as (opened, listener):
+        key = signing_key(opened).public()
+    output.warnings(listener.warnings)
+    if given["as_json"]:
+        output.emit({"id": key.id.hex(), "ed25519": key.ed25519.hex(), "mldsa65": key.mldsa65.hex()})
+    else:
+        click.echo(public_key_text(key), nl=False)
+
+
+for each in (list_, add, remove, generate, enrol, public):
     command.add_command(each)

@@ -42,6 +42,7 @@ COMMANDS = {
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
     "config": ("config", "Make, check and show the configuration."),
+    "ledger": ("ledger", "Tell what was done, and prove it."),
     "demo": ("demo", "See the main job done on data of its own."),
 }
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -49,6 +50,8 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came: everything ends as it does after Ctrl-C."""
+
+    exit_code = 143
 
 
 class PipeBroken(Exception):
@@ -186,7 +189,7 @@ def _usage(error: click.ClickException, *, as_json: bool) -> int:
 def _stopped(error: BaseException) -> int:
     if isinstance(error.__cause__ or error, Terminated):
         _output().note("opsd: stopped by SIGTERM")
-        return 143
+        return Terminated.exit_code
     _output().note("opsd: stopped")
     return 130
 

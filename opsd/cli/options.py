@@ -18,8 +18,21 @@ from opsd.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Given = Mapping[str, Any]
+_REASON_LETTERS = 500
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON on stdout; the shape stands above.")
+
+
+def a_reason(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """A reason as it was given; a line of the ledger holds no novels."""
+    if value is not None and len(value) > _REASON_LETTERS:
+        raise click.BadParameter(f"a reason has at most {_REASON_LETTERS} letters, this one has {len(value)}")
+    return value
+
+
+reason_option = click.option(
+    "--reason", metavar="TEXT", callback=a_reason, help="Why; it is kept in the ledger, readable for whoever sees that."
+)
 
 _ACCESS = (
     click.option(

@@ -6,10 +6,11 @@ from typing import Any
 import click
 
 from opsd import clock
+from opsd.app.recording import recorded
 from opsd.app.session import find_settings
 from opsd.app.upkeep import plan_prune, prune, simulated
 from opsd.cli import output
-from opsd.cli.options import configuration_path, described, session
+from opsd.cli.options import configuration_path, described, reason_option, session
 from opsd.cli.output import Column
 from opsd.clock import SystemClock
 from opsd.errors import ConfigurationError, UsageError
@@ -25,6 +26,7 @@ _PLAN = (
     Column("SIZE", right=True),
     Column("KEPT BY"),
 )
+_NUMBERS = ("marked_snapshots", "marked_packs", "moved_packs", "swept_snapshots", "swept_bytes")
 _CALENDAR = (Column("TAKEN"), Column("AGE", right=True), Column("KEPT BY"))
 
 
@@ -48,29 +50,32 @@ _CALENDAR = (Column("TAKEN"), Column("AGE", right=True), Column("KEPT BY"))
     help="Print the calendar that nightly runs lead to; no repository needed.",
 )
 @click.option("--yes", "confirmed", is_flag=True, help="Also where more than a fifth of all bytes would go.")
-def command(**given: Any) -> None:
+@reason_option
+def command(**given: Any) -> int:
     """Prune."""
     if given["days"] is not None:
         if given["dry_run"] or given["confirmed"]:
             raise UsageError("--simulate stands alone", hint="for example: opsd prune --simulate 800")
         _simulate(given["days"], as_json=given["as_json"])
-        return
+        return 0
     with session(given) as (opened, listener):
         zone = opened.settings.zone
         if given["dry_run"]:
             _explain(plan_prune(opened), zone, as_json=given["as_json"])
         else:
-            done = prune(opened, confirmed=given["confirmed"])
+            with recorded(opened, "prune", reason=given["reason"], begins=True) as record:
+                done = prune(opened, confirmed=given["confirmed"])
+                numbers = {name: getattr(done, name) for name in _NUMBERS}
+                code = record.ended(**numbers)
     output.warnings(listener.warnings)
     if given["dry_run"]:
-        return
+        return 0
     waits = None if done.waiting_until is None else clock.iso(done.waiting_until, zone)
     if given["as_json"]:
-        names = ("marked_snapshots", "marked_packs", "moved_packs", "swept_snapshots", "swept_bytes")
-        numbers = {name: getattr(done, name) for name in names}
         output.emit({**numbers, "waiting_until": waits, "snapshots": _verdicts(done.plan, zone)})
-        return
-    _print(done, zone)
+    else:
+        _print(done, zone)
+    return code
 
 
 def _print(done: PruneResult, zone: tzinfo) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from opsd.app import restores
+from opsd.app.recording import recorded
 from opsd.app.restores import Prepared, Restored, RestoreOptions
 from opsd.app.session import Session
 from opsd.cli import output
-from opsd.cli.options import confirm, described, moment, reading_options, session
+from opsd.cli.options import confirm, described, moment, reading_options, reason_option, session
 from opsd.errors import UsageError
 from opsd.restore.browsing import Place
 from opsd.restore.plan import Plan
@@ -78,6 +79,7 @@ _LISTED = 20
     help="In place: do not keep what stands there now; drop a database that was replaced.",
 )
 @click.option("--yes", is_flag=True, help="In place: do not ask.")
+@reason_option
 @reading_options
 def command(**given: Any) -> int:
     """Restore."""
@@ -87,23 +89,42 @@ def command(**given: Any) -> int:
         return code
     with session(given) as (opened, listener):
         options = _options(opened, given)
-        prepared = restores.prepare(opened, options)
         if given["only_plan"]:
+            prepared = restores.prepare(opened, options)
             _show_plan(prepared, restores.plan(prepared), as_json=given["as_json"])
             output.warnings(listener.warnings)
             return 0
+        prepared, done, code = _restore(opened, options, given)
+    output.warnings(listener.warnings)
+    if given["as_json"]:
+        output.emit(_as_json(prepared, done))
+    else:
+        _print(prepared, done)
+    return code
+
+
+def _restore(opened: Session, options: RestoreOptions, given: Mapping[str, Any]) -> tuple[Prepared, Restored, int]:
+    """Restore, with an entry in the ledger before and after."""
+    place = {"copy": given["copy"], "in_place": given["in_place"]}
+    with recorded(opened, "restore", reason=given["reason"], begins=True, **place) as record:
+        prepared = restores.prepare(opened, options)
+        record.note(snapshot=prepared.snapshot.id)
         done = restores.give_back(
             opened,
             options,
             prepared,
             lambda plan: confirm(opened, lambda: _show_plan(prepared, plan, as_json=False), unasked=given["yes"]),
         )
-    output.warnings(listener.warnings)
-    if given["as_json"]:
-        output.emit(_as_json(prepared, done))
-    else:
-        _print(prepared, done)
-    return done.result.exit_code
+        result = done.result
+        code = record.ended(
+            result.exit_code,
+            files=result.written.get("files", 0),
+            bytes=result.size,
+            deleted=result.deleted,
+            damaged=len(result.damaged),
+            safety_snapshot=done.safety,
+        )
+    return prepared, done, code
 
 
 def _refuse_nonsense(given: Mapping[str, Any]) -> None:

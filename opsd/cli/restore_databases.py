@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opsd.app.databases import Chosen, DatabaseOptions, DatabaseRestored, choose, restore_databases
+from opsd.app.recording import recorded
+from opsd.app.session import Session
 from opsd.cli import output
 from opsd.cli.options import confirm, moment, session
 from opsd.cli.output import Column
 from opsd.cli.progress import Listener
 from opsd.errors import OpsdError
+from opsd.repository.reader import SnapshotReader
 from opsd.restore.browsing import Place
 
 _PLAN = (
@@ -34,24 +37,38 @@ def run(given: Mapping[str, Any]) -> int:
         drop_old=given["no_safety_snapshot"],
     )
     with session(given) as (opened, listener):
-        reader = opened.snapshot(Place.parse(given["snapshot"]).snapshot, moment(opened, given["at"]))
-        chosen = choose(reader, options)
-        identity = reader.summary.id
         if given["only_plan"]:
+            reader, chosen = _chosen(opened, given, options)
+            identity = reader.summary.id
             if given["as_json"]:
                 output.emit({"snapshot": identity, "databases": [_as_json(each, options) for each in chosen]})
             else:
                 _show(chosen)
             return 0
-        if options.in_place:
-            confirm(opened, lambda: _show(chosen), unasked=given["yes"])
-        done = list(restore_databases(opened, reader, chosen, options))
-    return _end(identity, done, options, listener, as_json=given["as_json"])
+        place = {"copy": given["copy"], "in_place": options.in_place}
+        with recorded(opened, "restore", reason=given["reason"], begins=True, **place) as record:
+            reader, chosen = _chosen(opened, given, options)
+            record.note(snapshot=reader.summary.id, databases=len(chosen), tables=len(options.tables))
+            if options.in_place:
+                confirm(opened, lambda: _show(chosen), unasked=given["yes"])
+            done = list(restore_databases(opened, reader, chosen, options))
+            errors = [each.error for each in done if each.error]
+            code = max((error.exit_code for error in errors), default=3 if listener.warnings else 0)
+            code = record.ended(code, failed_databases=len(errors))
+    _end(reader.summary.id, done, options, listener, as_json=given["as_json"])
+    return code
+
+
+def _chosen(
+    opened: Session, given: Mapping[str, Any], options: DatabaseOptions
+) -> tuple[SnapshotReader, Sequence[Chosen]]:
+    reader = opened.snapshot(Place.parse(given["snapshot"]).snapshot, moment(opened, given["at"]))
+    return reader, choose(reader, options)
 
 
 def _end(
     identity: str, done: Sequence[DatabaseRestored], options: DatabaseOptions, listener: Listener, *, as_json: bool
-) -> int:
+) -> None:
     output.warnings(listener.warnings)
     if as_json:
         found = [
@@ -63,8 +80,6 @@ def _end(
     else:
         for each in done:
             _print(each, options)
-    errors = [each.error for each in done if each.error]
-    return max((error.exit_code for error in errors), default=3 if listener.warnings else 0)
 
 
 def _as_json(chosen: Chosen, options: DatabaseOptions) -> dict[str, Any]:

@@ -49,9 +49,16 @@ class ReaderPart:
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: The number of the newest entry of the writer's ledger, and that entry's hash.
+LedgerHead = tuple[int, bytes]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A snapshot's manifest, verified. `references` are frame records, `hunks` a content of more of them."""
+    """A snapshot's manifest, verified. `references` are frame records, `hunks` a content of more of them.
+
+    `ledger`: where the writer's ledger stood when the run began; needs no key to be read.
+    """
 
     summary: SnapshotSummary
     next_due: int | None = None
@@ -60,6 +67,7 @@ class Manifest:
     hunks: Content | None = None
     page_maps: Mapping[bytes, Content] = field(default_factory=dict)
     sections: tuple[Section, ...] = ()
+    ledger: LedgerHead | None = None
 
 
 def page_map_key(index_key: bytes, label: str, path: bytes) -> bytes:
@@ -166,6 +174,8 @@ def encode_manifest(manifest: Manifest, ring: Keyring) -> bytes:
         "seen": list(manifest.seen),
         "requires": [],
     }
+    if manifest.ledger:
+        clear["ledger"] = list(manifest.ledger)
     sealed = {
         key: getattr(summary, key)
         for key in ("host", "job", "zone", "started", "ended", "version", "bytes", "added_bytes", "files")
@@ -252,4 +262,17 @@ def decode_manifest(name: str, content: bytes, received: int, ring: Keyring, set
             hunks=as_content(references["hunks"]),
             page_maps={bytes(key): found for key, each in sealed["page_maps"].items() if (found := as_content(each))},
             sections=_decode_sections(name, envelope.sections),
+            ledger=ledger_head(envelope.clear),
         )
+
+
+def ledger_head(clear: Map) -> LedgerHead | None:
+    """What the clear part says of the writer's ledger; None in older manifests.
+
+    Raises:
+        KeyError, TypeError, ValueError: it can't be parsed.
+    """
+    if clear.get("ledger") is None:
+        return None
+    number, digest = clear["ledger"]
+    return int(number), bytes(digest)

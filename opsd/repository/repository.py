@@ -42,6 +42,8 @@ class Repository:
     def __init__(self, place: Place, around: Surroundings) -> None:
         self.place = place
         self.around = around
+        #: Whether opening it gave this host new keys.
+        self.enrolled = False
 
     @classmethod
     def open(
@@ -59,10 +61,13 @@ class Repository:
             ring = opened if ring is None or ring.repository != opened.repository else ring.joined(opened)
         memory = around.state.memory(ring.repository)
         settings = load_settings(store, ring, memory.settings, around.reporter)
-        if writer and (ring.writer is None or settings.signer(ring.writer.public().id) is None):
+        enrols = writer and (ring.writer is None or settings.signer(ring.writer.public().id) is None)
+        if enrols:
             ring = ring if ring.owner else ring.joined(unlock(store, identity, how, around.reporter))
             ring, settings = enrol(store, ring, settings, around.host, around.state)
-        return cls(cls._place(store, ring, settings, around), around)
+        repository = cls(cls._place(store, ring, settings, around), around)
+        repository.enrolled = enrols
+        return repository
 
     @staticmethod
     def _place(store: Store, ring: Keyring, settings: RepositorySettings, around: Surroundings) -> Place:

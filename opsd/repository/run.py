@@ -18,7 +18,7 @@ from opsd.model import Content, SnapshotSummary
 from opsd.repository.catalog import load_catalog, marked_packs, marked_snapshots
 from opsd.repository.format import Kind, digest_of, name_for
 from opsd.repository.keys import INDEX_DOMAIN
-from opsd.repository.manifest import Manifest, ReaderPart, encode_manifest, encode_section
+from opsd.repository.manifest import LedgerHead, Manifest, ReaderPart, encode_manifest, encode_section
 from opsd.repository.references import FrameSet
 from opsd.repository.repository import Repository
 from opsd.repository.runs import RUN_BYTES, RunEvent, open_runs
@@ -41,6 +41,7 @@ class Ending:
     page_maps: dict[bytes, Content]
     frames: FrameSet
     next_due: int | None = None
+    ledger: LedgerHead | None = None
 
 
 class Run:
@@ -198,6 +199,7 @@ class Run:
                 hunks=hunks,
                 page_maps=ending.page_maps,
                 sections=sections,
+                ledger=ending.ledger,
             )
             content = encode_manifest(manifest, self.place.ring)
             name = name_for(Kind.SNAPSHOT, content, time=summary.started)

@@ -4,18 +4,22 @@ docs/format.md, Conventions.
 """
 
 import hashlib
+import json
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
+from opsd.errors import KeyRefused
 from opsd.repository.format import Map
 
 _ED25519_BYTES = 64
+_PUBLIC: Final = "public signing key"
 #: Signatures that held, by the hash of key, message and signature: prune lists everything several times, and each costs 0.4 ms.
 _held: Final[OrderedDict[bytes, None]] = OrderedDict()
 _HELD_LIMIT: Final = 16_384
@@ -57,6 +61,27 @@ class PublicKey:
     def from_map(cls, value: Map) -> "PublicKey":
         """From the format's map."""
         return cls(ed25519=bytes(value["ed25519"]), mldsa65=bytes(value["mldsa65"]))
+
+
+def public_key_text(key: PublicKey) -> str:
+    """A public signing key as a file: JSON with two keys in hex."""
+    return json.dumps({"opsd": _PUBLIC, "ed25519": key.ed25519.hex(), "mldsa65": key.mldsa65.hex()}, indent=1) + "\n"
+
+
+def read_public_key(path: Path) -> PublicKey:
+    """The key in such a file.
+
+    Raises:
+        KeyRefused: it holds none.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        key = PublicKey(ed25519=bytes.fromhex(value["ed25519"]), mldsa65=bytes.fromhex(value["mldsa65"]))
+        if value["opsd"] == _PUBLIC and (len(key.ed25519), len(key.mldsa65)) == (32, 1952):
+            return key
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise KeyRefused(f"{path} holds no {_PUBLIC}", hint="'opsd key public' prints one")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

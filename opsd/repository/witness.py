@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from opsd.errors import IntegrityError, ObjectDamaged
-from opsd.repository.format import HEADER_BYTES, Kind, Map, check_name, decode_signed, unpack_map
+from opsd.repository.format import HEADER_BYTES, Kind, Map, check_name, decode_signed, parsing, unpack_map
+from opsd.repository.manifest import LedgerHead, ledger_head
 from opsd.repository.opening import repository_id
 from opsd.repository.settings import RepositorySettings, choose, decode_settings
 from opsd.repository.signing import PublicKey
@@ -95,6 +96,17 @@ class Witness:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ObjectDamaged(name, "it can't be parsed") from error
+
+    def ledger(self, name: str, content: bytes) -> tuple[bytes, LedgerHead] | None:
+        """The writer of a manifest, and where its ledger stood; None in older ones.
+
+        Raises:
+            ObjectDamaged, NewerFormat.
+        """
+        clear = self._clear(name, content, Kind.SNAPSHOT, "writer")
+        with parsing(name):
+            head = ledger_head(clear)
+            return (bytes(clear["writer"]), head) if head else None
 
     def dropped(self, name: str, content: bytes) -> tuple[Number, ...]:
         """The numbers that a note says prune dropped; none for other notes.

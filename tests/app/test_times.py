@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from opsd.app.times import parse_time
+from opsd.app.times import parse_since, parse_time
 from opsd.clock import SECOND, local
 from opsd.errors import UsageError
 
@@ -29,6 +29,18 @@ NOW = int(datetime(2026, 11, 24, 12, 30, tzinfo=UTC).timestamp()) * SECOND
 )
 def test_what_is_typed_means_its_end(typed: str, last: str) -> None:
     assert f"{local(parse_time(typed, PARIS, NOW), PARIS):%Y-%m-%d %H:%M:%S.%f}" == last
+
+
+@pytest.mark.parametrize(
+    ("typed", "first"),
+    [
+        ("2026-11-24", "2026-11-24 00:00:00"),
+        ("yesterday", "2026-11-23 00:00:00"),
+        ("2026-11-24 04:00", "2026-11-24 04:00:00"),
+    ],
+)
+def test_since_what_is_typed_means_since_its_beginning(typed: str, first: str) -> None:
+    assert f"{local(parse_since(typed, PARIS, NOW), PARIS):%Y-%m-%d %H:%M:%S}" == first
 
 
 @pytest.mark.parametrize("typed", ["soon", "", "2026-13-01", "24.11.2026", "9999-12-31", "2999-01-01", "0001-01-01"])

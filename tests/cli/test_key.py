@@ -61,6 +61,8 @@ def test_a_host_that_lost_its_state_enrols_again(desk: Desk) -> None:
     desk.ok("init")
     desk.ok("backup", str(root))
     (desk.folder / "state").rename(desk.folder / "lost")
-    assert len(desk.ok("key", "enrol", "--json").json["writer"]) == 32
+    ran = desk.run("key", "enrol", "--json")
+    assert (ran.code, len(ran.json["writer"])) == (3, 32)
+    assert "ledger.jsonl was cut, edited or lost: entry 1 missing" in ran.err
     desk.ok("backup", str(root))
     assert len(desk.ok("snapshots", "--json").json) == 2

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from opsd.monitor.ledger import Entry, Who
 from opsd.repository.frames import FrameKeys
 from opsd.repository.keys import Keyring, argon2_key
 from opsd.repository.kit import Kit, binding_of, parse_kit
@@ -15,6 +16,17 @@ from opsd.repository.signing import SigningKey
 DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
 KEY, REPOSITORY, INDEX_KEY = bytes(range(32)), bytes(range(32, 64)), bytes(range(64, 96))
 OWNER = SigningKey(ed25519=b"\1" * 32, mldsa65=b"\2" * 32).public()
+ENTRY = Entry(
+    number=1,
+    time="2026-11-24T04:00:00.000000+00:00",
+    who=Who(login="alice", uid=1000, terminal=True),
+    host="wéb1",
+    action="backup",
+    outcome="done",
+    exit_code=0,
+    details={"files": 1},
+    version="1.0",
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +57,7 @@ def test_every_vector_of_the_document_is_what_the_engine_computes(vectors: dict[
         "page map path hash": page_map_key(INDEX_KEY, "www", b"/srv/disk.img").hex(),
         "passphrase key": argon2_key(b"correct horse", parameters).hex(),
         "kit": Kit(secret=bytes(range(16)), binding=binding_of(REPOSITORY, OWNER)).text(),
+        "ledger entry": ENTRY.hash,
         "padded 1000, 1000000, 33554433": " ".join(str(padded(each)) for each in (1000, 1_000_000, 33_554_433)),
     }
     assert found == vectors

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from opsd.errors import IntegrityError, NotARepository, ObjectDamaged
-from opsd.repository.manifest import encode_manifest
+from opsd.repository.format import Kind, name_for
+from opsd.repository.manifest import decode_manifest, encode_manifest
 from opsd.repository.runs import Note, Signed
 from opsd.repository.witness import Witness
 from opsd.storage.memory import MemoryStore
@@ -38,6 +39,19 @@ def test_numbers_and_dropped_ones_are_read_without_a_key(world: World) -> None:
     held = place.signed.encode_note(Note(event="hold", time=START, snapshot=b"s" * 32, reason="audit"))
     assert witness.dropped(name_of(dropped), dropped) == ((writer, 1),)
     assert witness.dropped(name_of(held), held) == ()
+
+
+def test_where_the_ledger_stood_is_read_without_a_key_and_by_readers(world: World) -> None:
+    ring = world.open().place.ring
+    assert ring.writer
+    (older, _) = world.open().manifests()
+    assert older.ledger is None
+    content = encode_manifest(replace(older, ledger=(7, b"h" * 32)), ring)
+    name = name_for(Kind.SNAPSHOT, content, time=older.summary.started)
+    witness = Witness.of(world.store)
+    assert witness.ledger(name, content) == (ring.writer.public().id, (7, b"h" * 32))
+    assert decode_manifest(name, content, 0, ring, witness.settings).ledger == (7, b"h" * 32)
+    assert witness.ledger(older.summary.name, world.store.read(older.summary.name)) is None
 
 
 def name_of(content: bytes) -> str:
