@@ -83,9 +83,11 @@ class Drill:
 def _reason(check: DrillCheck, report: DrillReport) -> str:
     """Why a check was never asked."""
     if check.source is not None:
-        known = check.source in report.sources
-        return "what it asks did not come back" if known else f"the snapshot has no source {check.source}"
-    return "it names no source, and scratch is too small for all of them at once"
+        if check.source not in report.sources:
+            return f"the snapshot has no source {check.source}"
+        if report.piece_count == 1 or check.database:
+            return "what it asks did not come back"
+    return "scratch is too small for all that it asks at once"
 
 
 def _opened(repository: Repository, now: int) -> tuple[SnapshotReader, DrillReport]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,6 +129,35 @@ def test_a_database_that_vanished_is_red_and_a_seeded_failure_is_found(host: tup
     record = drilled(host[0], damage, seed=True)
     assert any("can't be compared" in each for each in problems(record, "empty"))
     assert [(each["kind"], each["found"]) for each in record.faults] == [("row of PostgreSQL", True)]
+
+
+def test_where_scratch_is_smaller_than_the_snapshot_one_database_after_the_other_is_proved(
+    host: tuple[Desk, Cluster],
+) -> None:
+    desk = host[0]
+    scratch = desk.folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=56m", "none", scratch], check=False).returncode
+    ):
+        pytest.skip("only root can mount a small disk")
+
+    def damage(places: Places) -> None:
+        for name in places.databases["shop"]:
+            with places.servers["shop"].session(name) as session:
+                if name == "shop":
+                    session.run("delete from public.lines where id = 2")
+
+    try:
+        record = drilled(desk, damage)
+    finally:
+        subprocess.run(["umount", scratch], check=True)
+    assert record.pieces == 3
+    assert "public.lines has 1 rows instead of 2" in problems(record)
+    assert (record.sources[0]["databases"], record.sources[0]["rows"]) == (3, 2003)
+    assert [check["passed"] for check in record.checks] == [True, True, False, False, False]
+    assert "scratch is too small" in record.checks[-1]["problem"]
 
 
 def test_a_version_that_is_not_installed_is_named(tmp_path: Path) -> None:

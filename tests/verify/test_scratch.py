@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,20 @@ def test_what_a_killed_drill_left_is_cleared_and_nothing_else(tmp_path: Path) ->
     assert not unmarked.exists()
     assert all((folder / "restored").exists() for folder in (moved, other, foreign, elsewhere))
     assert any(str(own) in line for line in recorder.lines)
+
+
+def test_a_process_that_is_no_server_of_the_leftover_is_left_alone(tmp_path: Path) -> None:
+    own = leftover(tmp_path, "drill-0123456789abcdef", {"opsd": "drill", "folder": "drill-0123456789abcdef"})
+    main = own / "servers" / "shop" / "main"
+    main.mkdir(parents=True)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, cwd="/") as process:
+        (main / "postmaster.pid").write_text(f"{process.pid}\n/somewhere\n")
+        with opened(tmp_path, (), Recorder()):
+            pass
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(10) == 0
+    assert not own.exists()
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
