@@ -140,9 +140,10 @@ def copy_of_week(names: Sequence[str], moment: int) -> str | None:
 def chosen_snapshot(snapshots: Sequence[SnapshotSummary], moment: int) -> SnapshotSummary | None:
     """The newest complete one; every fifth week one that is over a week older, where there is such. None without any.
 
-    `snapshots` come oldest first; at `moment` 0 the newest is chosen.
+    One of all sources, where there is any; `snapshots` come oldest first; at `moment` 0 the newest is chosen.
     """
-    whole = [each for each in snapshots if each.complete and each.job == "all"]
+    complete = [each for each in snapshots if each.complete and each.job != "safety"]
+    whole = [each for each in complete if each.job == "all"] or complete
     if not whole:
         return None
     newest = whole[-1]

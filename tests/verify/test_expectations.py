@@ -161,6 +161,8 @@ def test_the_newest_complete_snapshot_is_drilled_and_now_and_then_an_older_one()
     assert set(picks) == {"20", "1", "5"}
     assert {chosen(snapshots[1:3], 30 + 7 * week) for week in range(20)} == {"20", "5"}
     assert {chosen([snapshot(15), snapshot(20)], 30 + 7 * week) for week in range(20)} == {"20"}
+    assert chosen([snapshot(2), snapshot(3, job="part")], 30) == "2"
+    assert chosen([snapshot(3, job="part"), snapshot(4, job="safety")], 30) == "3"
     assert chosen(snapshots[3:], 30) is None
 
 
