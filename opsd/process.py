@@ -15,6 +15,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -80,20 +81,15 @@ def stream(
 
 def feed(
     arguments: Sequence[str], pieces: Iterable[bytes | memoryview], *, environment: Mapping[str, str] | None = None
-) -> bytes:
-    """Give a program its input piece by piece; returns the end of what it said on standard error.
-
-    What it writes to standard output must be little. Whether it read all of its input is its own business.
+) -> Completed:
+    """Give a program its input piece by piece while its output is read. Whether it read all of its input is its own business.
 
     Raises:
-        ProgramFailed: it can't be started, or ended with an error. What `pieces` raises stops the program.
+        ProgramFailed: as for `run`. What `pieces` raises stops the program.
     """
     with _started(arguments, environment, 0.0, None) as program:
-        program.feed(pieces)
-        status = program.wait()
-        if status:
-            raise ProgramFailed(f"{program.name} {ending(status)}{said(program.errors.text())}", status=status)
-        return program.errors.text()
+        output = program.converse(pieces)
+        return Completed(status=program.wait(), output=output, error_text=program.errors.text())
 
 
 def ending(status: int) -> str:
@@ -243,6 +239,24 @@ class _Program:
         with suppress(BrokenPipeError), self._process.stdin as pipe:
             for piece in pieces:
                 _write(pipe, piece)
+
+    def converse(self, pieces: Iterable[bytes | memoryview]) -> bytes:
+        """Feed it; returns its output."""
+        with ThreadPoolExecutor(1, "opsd-output") as reader:
+            output = reader.submit(self._read_or_close)
+            try:
+                self.feed(pieces)
+            except BaseException:
+                _stop(self._process)
+                raise
+            return output.result()
+
+    def _read_or_close(self) -> bytes:
+        """A program that is not read from can't stand still."""
+        try:
+            return self.read_whole()
+        finally:
+            self.output.close()
 
     def wait(self) -> int:
         """The exit code, once it ended."""

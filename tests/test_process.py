@@ -5,6 +5,7 @@ import select
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -184,11 +185,31 @@ def test_a_child_in_the_background_that_keeps_the_pipes_open_holds_up_nobody(mon
 def test_a_program_is_fed_piece_by_piece_and_its_failure_is_told(tmp_path: Path) -> None:
     target = tmp_path / "fed"
     pieces: list[bytes | memoryview] = [b"one ", memoryview(b"two "), b"x" * 300_000]
-    assert process.feed(["sh", "-c", f"echo fine >&2; cat > {target}"], pieces) == b"fine\n"
+    done = process.feed(["sh", "-c", f"echo fine >&2; cat > {target}"], pieces)
+    assert (done.status, done.error_text) == (0, b"fine\n")
     assert target.read_bytes() == b"one two " + b"x" * 300_000
-    with pytest.raises(ProgramFailed, match="sh exited with 3: no luck"):
-        process.feed(["sh", "-c", "cat > /dev/null; echo no luck >&2; exit 3"], pieces)
+    done = process.feed(["sh", "-c", "cat > /dev/null; echo no luck >&2; exit 3"], pieces)
+    assert (done.status, done.error_text) == (3, b"no luck\n")
 
 
 def test_a_program_that_reads_no_more_is_fed_no_more() -> None:
-    assert process.feed(["true"], (b"x" * 65536 for _ in range(100))) == b""
+    assert process.feed(["true"], (b"x" * 65536 for _ in range(100))).status == 0
+
+
+def test_what_a_program_writes_is_read_while_it_is_fed() -> None:
+    assert process.feed(["cat"], (b"x" * 65536 for _ in range(100))).output == b"x" * 6_553_600
+
+
+def test_a_program_that_writes_too_much_while_it_is_fed_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "OUTPUT_BYTES", 1000)
+    with pytest.raises(ProgramFailed, match="wrote more than"):
+        process.feed(["cat"], (b"x" * 65536 for _ in range(100)))
+
+
+def test_input_that_can_not_be_had_stops_the_program() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x"
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        process.feed(["sh", "-c", "cat; sleep 100"], broken())

@@ -242,7 +242,7 @@ class Repository:
         need(not any(target.iterdir()), f"{target} is not empty", RuntimeError)
         os.umask(0o077)
         list(self.objects("packs", 4, self.read_footer))
-        links, later = dict[Any, bytes](), list[tuple[bytes, list[Any]]]()
+        self.links, later = dict[Any, bytes](), list[tuple[bytes, list[Any], Any]]()
         for label, folder, entry in self.entries(found[0]):
             parts = [label, *filter(None, folder.split(b"/")), entry[0]]
             path, kind, link = b"/".join([os.fsencode(target), *parts]), entry[1], (label, (entry[8] or {}).get("link"))
@@ -250,20 +250,19 @@ class Repository:
                 need(not {b"", b".", b".."} & set(parts) and b"/" not in label + entry[0], "its name leads elsewhere")
                 os.makedirs(path if kind == 2 else os.path.dirname(path), exist_ok=True)
                 if kind in (2, 3):
-                    later.append((path, entry))
-                elif link in links:
-                    os.link(links[link], path)
+                    later.append((path, entry, link))
                 else:
-                    self.make(path, entry)
-                    links |= {link: path} if link[1] else {}
-        for path, entry in sorted(later, key=lambda row: (-row[1][1], -len(row[0]))):
+                    self.make(path, entry, link)
+        for path, entry, link in sorted(later, key=lambda row: (-row[1][1], -len(row[0]))):
             with naming(path):
-                self.make(path, entry)
+                self.make(path, entry, link)
 
-    def make(self, path: bytes, entry: list[Any]) -> None:  # owner to times: in an order in which none undoes another
+    def make(self, path: bytes, entry: list[Any], link: Any) -> None:  # owner to times: so that none undoes another
         _, kind, mode, uid, gid, mtime, size, content, more = entry
         more, root, part = more or {}, os.geteuid() == 0, path[: len(os.path.dirname(path)) + 251] + b".part"
-        if kind == 1:
+        if link in self.links:
+            os.link(self.links[link], path, follow_symlinks=False)
+        elif kind == 1:
             with open(part, "xb") as file:  # what breaks off stays under this name
                 for at, piece in self.pieces(size, content, more):
                     file.seek(at)
@@ -281,6 +280,7 @@ class Repository:
         if kind != 3:
             os.chmod(path, mode & (0o7777 if root else 0o1777))
         os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
+        self.links |= {link: path} if link[1] else {}
 
 
 if __name__ == "__main__":

@@ -5,25 +5,29 @@ Promise: a copy that fails does not stop the others; each answer says what becam
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from opsd.app.session import Session
+from opsd.app.slices import coverage_of_copy, verifying
 from opsd.backup.copies import Copy, CopyOptions, CopyReport
 from opsd.backup.copy_needs import needs_of
 from opsd.backup.copy_run import CopyKeys
 from opsd.backup.copy_state import CopyState
 from opsd.backup.limits import Limits, Throttle
 from opsd.backup.listings import expected
-from opsd.backup.places import FolderPlace, StorePlace
+from opsd.backup.places import FolderPlace, S3Place, StorePlace
+from opsd.backup.renewal import Renewal
 from opsd.backup.transfers import Spool
 from opsd.errors import ConfigurationError, OpsdError, UsageError
 from opsd.repository.local import HostState
 from opsd.repository.opening import Unlock, repository_id
 from opsd.repository.repository import Repository
 from opsd.storage.protocol import Store
+from opsd.storage.retry import bucket_of
+from opsd.verify.slices import Coverage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +47,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
-    """How one copy ended: its report, or the error that stopped it."""
+    """How one copy ended: its report, or the error that stopped it.
+
+    `lacks`: what its store does not do, and how that is made up for; None where nothing was put, and so nothing asked, which costs
+    requests. `covered`: how far it was read lately.
+    """
 
     route: Route
     seconds: float
     report: CopyReport | None = None
     error: OpsdError | None = None
+    lacks: tuple[str, ...] | None = None
+    covered: Coverage | None = None
+    locks_extended: int = 0
+    verify: str = "read"
 
     @property
     def exit_code(self) -> int:
@@ -86,16 +98,68 @@ def routes(session: Session, to: tuple[str, ...], pulled: tuple[str, ...]) -> tu
     return (*(copies[name] for name in dict.fromkeys(to)), *(pulls[name] for name in dict.fromkeys(pulled)))
 
 
+def route_of(session: Session, name: str) -> Route:
+    """The copy or pull of that name.
+
+    Raises:
+        ConfigurationError, UsageError: there is none.
+    """
+    pulled = name in session.settings.pulls
+    return routes(session, () if pulled else (name,), (name,) if pulled else ())[0]
+
+
+def alarms_of(session: Session, route: Route, source: Store, target: Store) -> tuple[str, ...]:
+    """What source and copy show now that can't be true; nothing is written.
+
+    Raises:
+        HistoryDisagrees, NotARepository, IntegrityError, StorageError.
+    """
+    return Copy(source, target, _options(session, route, source, target)).alarms()
+
+
 def fill(session: Session, route: Route) -> Filled:
     """Bring one copy up to date."""
     began = time.monotonic()
-    report = error = None
+    report = error = covered = None
+    lacks: tuple[str, ...] | None = None
+    extended = 0
     try:
-        with _source(session, route) as source, _target(session, route) as target:
+        with opened_source(session, route) as source, _target(session, route) as target:
             report = Copy(source, target, _options(session, route, source, target)).bring_up_to_date()
+            lacks = target.capabilities.lacks if report.objects else None
+            covered = coverage_of_copy(session, route.name, list(report.listed))
+            names = report.in_source & {info.name for info in report.listed}
+            extended = extend_locks(session, route, target, lambda: names)
     except OpsdError as failure:
         error = failure
-    return Filled(route=route, seconds=time.monotonic() - began, report=report, error=error)
+    return Filled(
+        route=route,
+        seconds=time.monotonic() - began,
+        report=report,
+        error=error,
+        lacks=lacks,
+        covered=covered,
+        locks_extended=extended,
+        verify=verifying(session.settings, route.name).verify,
+    )
+
+
+def extend_locks(
+    session: Session, route: Route, target: Store, names: Callable[[], Collection[str]], of: str = "source"
+) -> int:
+    """Lengthen the locks of these objects of a copy, if it has any and their time has come; how many were lengthened.
+
+    `of` says whose need it is: the source's, or the rules'.
+
+    Raises:
+        StorageError: the store refuses.
+    """
+    place, bucket, now = route.target, bucket_of(target), session.clock.now()
+    if not isinstance(place, S3Place) or place.object_lock_days is None or bucket is None:
+        return 0
+    file = session.settings.state / "copies" / f"{route.name}.locks-of-{of}"
+    renewal = Renewal(bucket=bucket, days=place.object_lock_days, file=file)
+    return renewal.renew(names(), now) if renewal.is_due(now) else 0
 
 
 def _state(session: Session, route: Route) -> CopyState:
@@ -103,10 +167,15 @@ def _state(session: Session, route: Route) -> CopyState:
 
 
 @contextmanager
-def _source(session: Session, route: Route) -> Iterator[Store]:
+def opened_source(session: Session, route: Route) -> Iterator[Store]:
+    """Where a copy comes from.
+
+    Raises:
+        HistoryDisagrees: it was there before, and is gone. StorageError: it does not answer.
+    """
     with ExitStack() as stack:
         with expected(f"the source of copy {route.name}", filled=_was_filled(session, route)):
-            source = stack.enter_context(session.opener.opened(route.source)) if route.source else session.store
+            source = stack.enter_context(session.opener.opened(route.source)) if route.source else session.home().store
         yield source
 
 

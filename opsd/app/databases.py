@@ -21,7 +21,8 @@ from opsd.events import Total
 from opsd.model import Outcome, SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.browsing import Item, content, look_up, walk
-from opsd.restore.databases import Content, DatabaseRestore, DatabaseRestorer
+from opsd.restore.databases import DatabaseRestore, DatabaseRestorer
+from opsd.restore.pg_restore import Content
 from opsd.restore.roles import restore_roles
 from opsd.sources.options import PostgresqlSource
 from opsd.sources.postgresql.server import Server
@@ -146,9 +147,9 @@ def _restore(session: Session, chosen: Chosen, options: DatabaseOptions) -> Data
             in_place=options.in_place,
             drop_old=options.drop_old,
         )
-        for table in options.tables:
-            restorer.table(request, table, chosen.contents)
-        if not options.tables:
+        if options.tables:
+            restorer.tables(request, options.tables, chosen.contents)
+        else:
             restorer.database(request, chosen.contents)
     except OpsdError as problem:
         error = problem

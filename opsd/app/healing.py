@@ -33,14 +33,8 @@ def check_copy(session: Session) -> CheckReport:
     Raises:
         HistoryDisagrees: it was filled before, and is empty. StorageError: it can't be read.
     """
+    require_filled(session)
     name = session.access.copy or ""
-    filled = bool(CopyState(session.settings.state, name).read().repository)
-    with expected(f"copy {name}", filled=filled):
-        if filled and not any(True for _ in session.store.list("settings/")):
-            raise HistoryDisagrees(
-                f"copy {name} was filled before and is empty",
-                hint="is the right disk mounted there, the right bucket named?",
-            )
     try:
         repository = _opened(session)
     except IntegrityError as error:
@@ -50,6 +44,22 @@ def check_copy(session: Session) -> CheckReport:
     if repository is None:
         return prove_objects(session.store, session.reporter)
     return _check_opened(session, repository, 1.0)
+
+
+def require_filled(session: Session) -> None:
+    """The copy that this session reads holds a repository, if it ever did.
+
+    Raises:
+        HistoryDisagrees: it was filled before, and is empty. StorageError: it can't be read.
+    """
+    name = session.access.copy or ""
+    filled = bool(CopyState(session.settings.state, name).read().repository)
+    with expected(f"copy {name}", filled=filled):
+        if filled and not any(True for _ in session.store.list("settings/")):
+            raise HistoryDisagrees(
+                f"copy {name} was filled before and is empty",
+                hint="is the right disk mounted there, the right bucket named?",
+            )
 
 
 def _check_opened(session: Session, repository: Repository, share: float) -> CheckReport:
@@ -96,7 +106,7 @@ def heal(session: Session, report: CheckReport) -> tuple[CheckReport, dict[str, 
         healing.restore(repository, report.lost)
         if not healing.healed:
             return report, {}
-        again = _check_opened(session, repository, 0.0) if session.access.copy else check(session, 0.0)
+        again = _check_opened(session, repository, 0.0) if session.access.copy else check(session, CheckOptions())
         return healed_report(report, again, healing.healed), healing.healed
 
 

@@ -14,6 +14,7 @@ from opsd.model import SnapshotSummary
 from opsd.repository.repository import Repository
 from opsd.retention.calendar import Kept, simulate
 from opsd.retention.holds import hold, release
+from opsd.retention.policy import Rules
 from opsd.retention.prune import Prune, PruneOptions, PrunePlan, PruneResult
 from opsd.settings import Settings
 from opsd.verify.advice import hint_of
@@ -63,9 +64,9 @@ def prune(session: Session, *, confirmed: bool) -> PruneResult:
     return _prune(session, confirmed=confirmed).carry_out()
 
 
-def simulated(settings: Settings, days: int, now: int) -> tuple[Kept, ...]:
-    """The calendar that one run each night at 04:00 and a prune lead to."""
-    return simulate(days, settings.retention, settings.zone, now)
+def simulated(settings: Settings, days: int, now: int, rules: Rules | None = None) -> tuple[Kept, ...]:
+    """The calendar that one run each night at 04:00 and a prune lead to; by these rules, or those of the repository."""
+    return simulate(days, rules or settings.retention, settings.zone, now)
 
 
 def hold_snapshot(session: Session, text: str, until: int | None, reason: str) -> SnapshotSummary:
@@ -92,17 +93,19 @@ def release_snapshot(session: Session, text: str) -> SnapshotSummary:
     return summary
 
 
-def check(session: Session, share: float) -> CheckReport:
-    """Check the repository, and read that share of its packs (0 to 1); decrypted where a reader's key is at hand unasked.
+def check(session: Session, options: CheckOptions) -> CheckReport:
+    """Check the repository; packs are decrypted where a reader's key is at hand unasked.
 
     Raises:
         StorageError: the store can't be read at all.
     """
-    # A sample of a few percent must be another one each night; nothing secret hangs on it.
-    seed = random.SystemRandom().getrandbits(32)
     with _advised():
-        repository = session.open(reader=session.can_unlock())
-        return Check(repository, CheckOptions(share=share, seed=seed)).run()
+        return Check(session.open(reader=session.can_unlock()), options).run()
+
+
+def sample(share: float) -> CheckOptions:
+    """To read that share of all packs, 0 to 1; another sample each time, and nothing secret hangs on it."""
+    return CheckOptions(share=share, seed=random.SystemRandom().getrandbits(32))
 
 
 def mend(session: Session, report: CheckReport) -> Repaired:

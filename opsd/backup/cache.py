@@ -27,7 +27,7 @@ CREATE TABLE hunks (
 CREATE TABLE parts (
     source BLOB NOT NULL, key BLOB NOT NULL, hunk INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (source, key));
 """
-_VERSION: Final = 4
+_VERSION: Final = 5
 
 
 class Cache:

@@ -27,7 +27,7 @@ from opsd.backup.listings import (
 )
 from opsd.backup.transfers import Spool, Transfers
 from opsd.clock import Clock
-from opsd.errors import IntegrityError
+from opsd.errors import IntegrityError, ObjectNotFound
 from opsd.events import Reporter, Total
 from opsd.repository.catalog import listed_again
 from opsd.repository.proof import problem_of, window
@@ -51,7 +51,8 @@ class CopyOptions:
 class CopyReport:
     """What a copy came to. `held` are manifests that were left out, since what they may need is damaged in the source.
 
-    `damaged`: objects of the source, and what is wrong. `alarms`: what source and copy show that can't be true.
+    `damaged`: objects of the source, and what is wrong. `alarms`: what source and copy show that can't be true. `listed`: what
+    stands in the copy now, `in_source` the names that the source lists.
     """
 
     name: str
@@ -62,6 +63,8 @@ class CopyReport:
     held: tuple[str, ...] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
+    listed: Collection[ObjectInfo] = ()
+    in_source: frozenset[str] = frozenset()
 
     @property
     def is_sound(self) -> bool:
@@ -90,6 +93,7 @@ class Copy:
         self._name = options.state.name
         self._transfers = Transfers(source, target, options.spool, options.throttle)
         self._done = _Done()
+        self._there: dict[str, ObjectInfo] = {}
         self._witness: Witness | None = None
         self._keys: CopyKeys | None = None
 
@@ -118,7 +122,19 @@ class Copy:
             held=tuple(sorted(self._done.held)),
             damaged=self._done.damaged,
             alarms=alarms,
+            listed=self._there.values(),
+            in_source=frozenset(source),
         )
+
+    def alarms(self) -> tuple[str, ...]:
+        """What source and copy show that can't be true; nothing is written.
+
+        Raises:
+            HistoryDisagrees, NotARepository, IntegrityError, StorageError: as bringing up to date does.
+        """
+        before = self._options.state.read()
+        _, _, seen = listed_again(lambda: self._look(before))
+        return tuple(disagreements(seen, before.visit))
 
     # Looking
 
@@ -128,6 +144,7 @@ class Copy:
             source = list_source(self._source)
         with expected(f"copy {self._name}", filled=bool(before.repository)):
             target = list_target(self._target)
+        self._there = dict(target)
         refuse_emptied(source, target, before, self._name)
         refuse_other(self._source, self._target, source, target, self._name)
         witness = partial(self._vouching, before)
@@ -179,9 +196,11 @@ class Copy:
     def _bring(self, infos: Iterable[ObjectInfo], target: Listing, run: CopyRun) -> list[str]:
         """Bring objects of one kind; the names of those that arrived."""
         arrived = []
-        for each in self._transfers.bring(infos, target.__contains__):
+        wanted = {info.name: info for info in infos}
+        for each in self._transfers.bring(wanted.values(), target.__contains__):
             if each.problem is None:
                 arrived.append(each.name)
+                self._there[each.name] = wanted[each.name]
                 self._done.objects += 1
                 self._done.size += each.size
             else:
@@ -222,9 +241,17 @@ class Copy:
         """All of these are listed in the copy, and no prune there means to remove one.
 
         Raises:
-            IntegrityError: one is not.
+            IntegrityError: one is not. ObjectNotFound: the source does not list it any more either: the pass begins again.
         """
-        refuse_marked(self._target, needed, self._keys)
+        try:
+            refuse_marked(self._target, needed, self._keys)
+            self._refuse_removed(needed)
+        except IntegrityError as error:
+            if vanished := set(needed) - list_source(self._source).keys():
+                raise ObjectNotFound(min(vanished)) from error
+            raise
+
+    def _refuse_removed(self, needed: Collection[str]) -> None:
         gone = set(needed) - list_target(self._target).keys()
         if gone:
             raise IntegrityError(

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from opsd.backup.fetching import Fetched, Fetcher
 from opsd.backup.images import ImageRefused, Images
-from opsd.backup.lookup import MORE, EncodedEntry, Extras, Seen, link_key
+from opsd.backup.lookup import MORE, EncodedEntry, Extras, Seen, link_key, may_be_linked
 from opsd.backup.reading import SQLITE_HEADER, SQLITE_LEAST, Database, FileReader, PageMapped, Replaced
 from opsd.backup.status import racy
 from opsd.backup.work import Job, Result, shown, warn
@@ -89,7 +89,7 @@ class EntryStore:
         if kind is None:
             self._skip(join(folder.path, seen.name), "it is of a type that no file system here knows")
             return None
-        if kind is not EntryType.FILE or found.st_nlink <= 1:
+        if not may_be_linked(found):
             return self._judged(self._store(folder, seen, kind), seen, began)
         link = link_key(self._job.cache.hash, found)
         first = self._links.get(link)

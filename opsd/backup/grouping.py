@@ -29,7 +29,9 @@ class Part:
     statuses: list[bytes]
     #: Journals by the name of their database; either may stand in another part.
     companions: Mapping[bytes, tuple[os.stat_result, ...]]
+    #: Regular files, and their bytes.
     files: int
+    size: int
     digest: bytes
     key: bytes
 
@@ -95,7 +97,7 @@ class Grouping:
                 _count_file(totals, root.rpartition(b"/")[2], entries)
         first = entries[0][0] if entries and (folder.part or cut.start) else b""
         digest, key = self._hash(b"".join(covered)), self._hash(folder.path + b"\0" + first)
-        return Part(folder, entries, statuses, companions, files, digest, key)
+        return Part(folder, entries, statuses, companions, files, size, digest, key)
 
 
 def _count_file(totals: list[int], name: bytes, entries: list[Found]) -> None:

@@ -204,8 +204,8 @@ class Lookup:
         entry = unpack_tail(seen.name, tail)
         if not self._still_stored(entry, extras):
             return
-        if seen.found.st_nlink > 1 and stat.S_ISREG(seen.found.st_mode):
-            entry[MORE]["link"] = link_key(self._hash, seen.found)
+        if may_be_linked(seen.found):
+            entry[MORE] = {**(entry[MORE] or {}), "link": link_key(self._hash, seen.found)}
         seen.entry, seen.extras = entry, extras
 
     def _still_stored(self, entry: EncodedEntry, extras: Extras | None) -> bool:
@@ -220,6 +220,11 @@ class Lookup:
             known(content[at : at + 32]) == content[at + 36 : at + REFERENCE_BYTES]
             for at in range(0, len(content), REFERENCE_BYTES)
         )
+
+
+def may_be_linked(found: os.stat_result) -> bool:
+    """Whether it may have a further name that a restore gives back: a folder never has, and sockets are not made again."""
+    return found.st_nlink > 1 and not (stat.S_ISDIR(found.st_mode) or stat.S_ISSOCK(found.st_mode))
 
 
 def link_key(hashed: Callable[[bytes], bytes], found: os.stat_result) -> bytes:

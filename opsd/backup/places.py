@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opsd.backup.limits import Limit
-
 #: A reference to a secret; `opsd.credentials` follows it.
 Reference = Mapping[str, Any]
 
@@ -57,21 +55,3 @@ class S3Place:
 
 
 StorePlace = FolderPlace | SftpPlace | S3Place
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopySettings:
-    """A copy of this host's repository."""
-
-    name: str
-    place: StorePlace
-    limits: tuple[Limit, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PullSettings:
-    """A copy that this host fetches from another host's repository."""
-
-    source: StorePlace
-    target: StorePlace
-    limits: tuple[Limit, ...] = ()

@@ -47,7 +47,8 @@ class TreeBackup:
     def __init__(self, job: Job, tree: FileTree, options: FilesSource, image: ImageTaker) -> None:
         self._job = job
         self._tree = tree
-        self._read_bytes = 0
+        #: Bytes of the group being stored: read and not yet told of, and not told of at all.
+        self._read_bytes = self._left_bytes = 0
         self.result = Result(label=job.label, kind="files", roots=tree.roots)
         # A database stored plainly before `sqlite` was set, say, is not known any more.
         job.cache.depend_on(repr((options.sqlite, options.page_map)).encode())
@@ -68,11 +69,14 @@ class TreeBackup:
 
     def _advance(self, size: int) -> None:
         self._read_bytes += size
-        if size > _REPORT_BYTES:
-            self._report(0)
+        if self._read_bytes > _REPORT_BYTES:
+            self._report(0, self._read_bytes)
 
-    def _report(self, files: int) -> None:
-        self._job.reporter.advance(files=files, size=self._read_bytes)
+    def _report(self, files: int, size: int) -> None:
+        """Whatever was looked at counts, read or known, and counts once, even if it was read twice."""
+        size = min(size, self._left_bytes)
+        self._job.reporter.advance(files=files, size=size)
+        self._left_bytes -= size
         self._read_bytes = 0
         self._job.run.alive()
 
@@ -113,6 +117,7 @@ class TreeBackup:
     # Hunks
 
     def _add_hunk(self, prepared: Prepared) -> None:
+        self._left_bytes = sum(part.size for part in prepared.group)
         stored = prepared.stored or self._write_hunk(prepared)
         self.result.frames.add_records(stored.frames)
         self.result.page_maps.update(stored.page_maps)
@@ -124,7 +129,7 @@ class TreeBackup:
                 path=first.folder.path, name=name, content=stored.content, entries=entries, files=files, size=size
             )
         )
-        self._report(sum(part.files for part in prepared.group))
+        self._report(sum(part.files for part in prepared.group), self._left_bytes)
 
     def _write_hunk(self, prepared: Prepared) -> StoredHunk:
         job, needs = self._job, Needs()

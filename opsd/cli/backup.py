@@ -28,15 +28,15 @@ _COLUMNS = (
 )
 _PREVIEW = (Column("SOURCE", elastic=True), Column("KIND"), Column("FILES", right=True), Column("SIZE", right=True))
 #: What was added for no source in particular; the help says what that is.
-_OWN = "opsd's own"
+_OWN = "bookkeeping"
 _EXIT = {Outcome.COMPLETE: 0, Outcome.WARNINGS: 3, Outcome.FAILED: 1}
 
 
 @described(
     "backup",
     "Take a snapshot of every configured source, of those named by --source, or of PATHs. A source that fails does not stop the "
-    "others; the run then exits with 1, with warnings only with 3. ADDED is what had to be stored anew, compressed; opsd's own are "
-    "padding, tables of contents, the list of packages and the like. Sources whose small pieces share a frame share its bytes too: they "
+    "others; the run then exits with 1, with warnings only with 3. ADDED is what had to be stored anew, compressed; bookkeeping is "
+    "what opsd needs beside the sources: indexes, the manifest, the list of packages, padding. Sources whose small pieces share a frame share its bytes too: they "
     "count for the first of them.",
     """{"snapshot": as in 'snapshots', "outcome": "complete"|"warnings"|"failed", "seconds": number,
     "failures": [{"source", "text", "hint"}], "warnings": [{"subject", "problem", "hint"}]};

@@ -8,8 +8,10 @@ import click
 from opsd.app.healing import check_copy, heal, heal_unopened
 from opsd.app.recording import Record, recorded
 from opsd.app.session import Session
-from opsd.app.upkeep import check, mend
+from opsd.app.slices import check_due, remember, verifying
+from opsd.app.upkeep import check, mend, sample
 from opsd.cli import output
+from opsd.cli.coverage import coverage_json, coverage_text
 from opsd.cli.options import described, reading_options, reason_option, session
 from opsd.errors import UsageError
 from opsd.verify.check import CheckReport, Problem
@@ -19,8 +21,8 @@ from opsd.verify.repair import Repaired
 def _share(given: dict[str, Any]) -> float:
     """Which part of all packs to read, 0 to 1."""
     text = given["subset"]
-    if given["read_data"] and text:
-        raise UsageError("give either --read-data or --read-data-subset", hint="--read-data reads all")
+    if given["read_data"] + bool(text) + given["due"] > 1:
+        raise UsageError("give one of --read-data, --read-data-subset and --due", hint="--read-data reads all")
     if not text:
         return 1.0 if given["read_data"] else 0.0
     try:
@@ -39,23 +41,29 @@ def _share(given: dict[str, Any]) -> float:
     "anew what they held, the mark of one that is whole again ends, and a damaged index is written again. Before that, what a copy still "
     "has whole is taken from there. With --copy, every object of that copy is compared with its name, for which no key is needed, and with this host's "
     "key, that nothing a snapshot needs is missing; --repair then takes from the repository and the other copies. "
+    "With --due, run each night, only so much data is read that all of it is read again within 30 days; a copy may state how, and a budget. "
     "Exits with 4 if anything is damaged and was not healed.",
     """{"problems": [{"object", "problem", "snapshots": [id], "paths": ["SOURCE:PATH"], "hint"}], "notices": [text], "snapshots": number,
     "packs", "packs_read", "bytes_read", "bytes_stored", "decoded": bool}; paths are those in the newest snapshot affected;
     decoded: frames were decrypted too, for which a reader's key is needed; with --repair also "repaired": {"packs": [name],
-    "whole_again": [name], "index_objects"} (not with --copy), and "healed": {object: the copy that it came from}""",
+    "whole_again": [name], "index_objects"} (not with --copy), and "healed": {object: the copy that it came from}; "coverage": {"verify":
+    "read"|"checksum"|"off", "bytes", "read_share": 0 to 1 of them, in 30 days, "vouched_share": only by the store's own checksums,
+    "oldest_unread_days"}, or null without a state folder""",
     "opsd check",
     "opsd check --read-data",
     "opsd check --read-data-subset 5% --json",
     "opsd check --read-data --repair",
+    "opsd check --due",
+    "opsd check --copy paris --due",
     "opsd check --copy paris --repair",
 )
 @click.option("--read-data", is_flag=True, help="Read all packs.")
 @click.option(
     "--read-data-subset", "subset", metavar="PERCENT", help="Read a sample of the packs, another one each time."
 )
+@click.option("--due", is_flag=True, help="Read what was unread longest, as much as each night must.")
 @click.option("--repair", "mends", is_flag=True, help="Heal from the copies, and mend what can be mended without.")
-@click.option("--copy", "proved", metavar="NAME", help="Prove this copy instead, all of it.")
+@click.option("--copy", "proved", metavar="NAME", help="Prove this copy instead: all of it, or what is due.")
 @reason_option
 @reading_options
 def command(**given: Any) -> int:
@@ -67,13 +75,16 @@ def command(**given: Any) -> int:
         _recorded(opened, given) as record,
     ):
         report, healed = _checked(opened, share, given)
+        covered = remember(opened, report, is_slice=given["due"])
+        how = verifying(opened.settings, opened.access.copy).verify
         mended = mend(opened, report) if given["mends"] and not given["proved"] else None
         code = 4 if report.problems else 0
         code = record.ended(code, **_counts(report, mended, healed, given["proved"])) if record else code
     known = {problem.object for problem in report.problems}
     output.warnings([warning for warning in listener.warnings if warning.subject not in known])
     if given["as_json"]:
-        output.emit(_as_json(report) | _mended_json(mended, healed, given))
+        coverage = {"coverage": coverage_json(covered, how) if covered else None}
+        output.emit(_as_json(report) | coverage | _mended_json(mended, healed, given))
     else:
         for notice in report.notices:
             output.line(notice)
@@ -82,6 +93,8 @@ def command(**given: Any) -> int:
         for problem in report.problems:
             _print(problem, mended)
         output.line(_summary(report))
+        if covered:
+            output.line(coverage_text(covered, how))
         if mended and (report.problems or mended.whole):
             output.line(_mended(mended))
     return code
@@ -101,8 +114,11 @@ def _counts(report: CheckReport, mended: Repaired | None, healed: dict[str, str]
 def _refuse_nonsense(given: dict[str, Any]) -> None:
     if given["proved"] and (given["copy"] or given["read_data"] or given["subset"]):
         raise UsageError(
-            "--copy stands alone: all of the copy is read", hint="for example: opsd check --copy paris --repair"
+            "--copy reads all of the copy, or with --due what is due",
+            hint="for example: opsd check --copy paris --repair",
         )
+    if given["copy"] and given["due"]:
+        raise UsageError("--due goes with --copy, not with --from", hint=f"opsd check --copy {given['copy']} --due")
     if given["reason"] and not given["mends"]:
         raise UsageError("--reason is for --repair", hint="a check changes nothing, and is not in the ledger")
     if given["copy"] and given["mends"]:
@@ -114,13 +130,17 @@ def _refuse_nonsense(given: dict[str, Any]) -> None:
 def _checked(opened: Session, share: float, given: dict[str, Any]) -> tuple[CheckReport, dict[str, str]]:
     """What a check finds, and what was healed on the way if that was asked for."""
     if given["proved"]:
-        report = check_copy(opened)
+        report = check_due(opened) if given["due"] else check_copy(opened)
         return heal(opened, report) if given["mends"] else (report, {})
     if not given["mends"]:
-        return check(opened, share), {}
+        return _looked(opened, share, given), {}
     first = heal_unopened(opened)
-    report, healed = heal(opened, check(opened, share))
+    report, healed = heal(opened, _looked(opened, share, given))
     return report, {**first, **healed}
+
+
+def _looked(opened: Session, share: float, given: dict[str, Any]) -> CheckReport:
+    return check_due(opened) if given["due"] else check(opened, sample(share))
 
 
 def _mended_json(mended: Repaired | None, healed: dict[str, str], given: dict[str, Any]) -> dict[str, Any]:

@@ -9,16 +9,18 @@ from opsd.app.copying import Filled, Route, fill, routes
 from opsd.app.recording import recorded
 from opsd.app.session import Session
 from opsd.cli import output
+from opsd.cli.coverage import coverage_json, coverage_text, percent
 from opsd.cli.options import described, session
 from opsd.cli.output import Column
 
 _COLUMNS = (
     Column("COPY"),
     Column("PLACE", elastic=True),
-    Column("SNAPSHOTS", right=True),
+    Column("SNAPS", right=True),
     Column("NEW", right=True),
     Column("SENT", right=True),
     Column("TIME", right=True),
+    Column("READ", right=True),
     Column("RESULT"),
 )
 #: The worst is what a run of several ends with.
@@ -32,6 +34,8 @@ _WORST = (4, 1, 2, 75, 3, 0)
     "an older state, a gap or a number used twice ends with 4.",
     """{"copies": [{"name", "kind": "copy"|"pull", "place", "snapshots", "new_snapshots", "objects", "bytes", "seconds",
     "damaged": [{"object", "problem"}], "held": [name], "alarms": [text], "error": {"text", "hint", "exit_code"} or null}], "warnings"};
+    each also with "lacks": [text], what its store does not do and how that is made up for (null where nothing was put), "locks_extended", a number
+    of objects, and "coverage" as 'opsd check' shows it;
     damaged: in the source; held: snapshots left out because they may need that""",
     "opsd copy",
     "opsd copy --to paris --json",
@@ -84,6 +88,9 @@ def _as_json(filled: Filled) -> dict[str, Any]:
         "damaged": [{"object": name, "problem": text} for name, text in report.damaged.items()] if report else [],
         "held": list(report.held) if report else [],
         "alarms": list(report.alarms) if report else [],
+        "locks_extended": filled.locks_extended,
+        "lacks": None if filled.lacks is None else list(filled.lacks),
+        "coverage": coverage_json(filled.covered, filled.verify) if filled.covered else None,
         "error": {"text": str(error), "hint": error.hint, "exit_code": error.exit_code} if error else None,
     }
 
@@ -92,6 +99,11 @@ def _print(found: Sequence[Filled]) -> None:
     for each in found:
         _print_problems(each)
     output.table(_COLUMNS, [_row(each) for each in found])
+    for each in found:
+        for lack in each.lacks or ():
+            output.line(f"{each.route.name}: {lack}")
+        if each.covered and each.verify == "checksum":
+            output.line(f"{each.route.name}: {coverage_text(each.covered, each.verify)}")
 
 
 def _print_problems(filled: Filled) -> None:
@@ -109,6 +121,13 @@ def _print_problems(filled: Filled) -> None:
         output.problem(f"{name}: {count} left out, which may need what is damaged")
 
 
+def _read(filled: Filled) -> str:
+    """The share that was read in the last 30 days."""
+    if filled.verify == "off":
+        return "off"
+    return percent(filled.covered.read, filled.covered.total) if filled.covered else ""
+
+
 def _row(filled: Filled) -> tuple[str, ...]:
     report = filled.report
     result = "failed" if filled.error else "complete" if report and report.is_sound else "alarm"
@@ -120,5 +139,6 @@ def _row(filled: Filled) -> tuple[str, ...]:
         f"{report.new_snapshots:,}" if report else "",
         output.size(report.size) if report else "",
         output.duration(filled.seconds),
+        _read(filled),
         output.paint(result, colour),
     )

@@ -71,7 +71,7 @@ def show(**given: Any) -> int:
     else:
         output.line("no entries")
     if found.faults or found.gaps:
-        output.note("opsd: entries are missing or were altered\n      'opsd ledger verify' tells which")
+        output.problem("entries are missing or were altered", "'opsd ledger verify' tells which")
         return 3
     return 0
 

@@ -41,7 +41,7 @@ _COLOURS: Final = {Outcome.COMPLETE: "green", Outcome.WARNINGS: "yellow", Outcom
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A table's column: its head, whether numbers stand in it, whether it may be cut to fit the width."""
+    """A table's column: its head, whether numbers stand in it, whether it may be cut, in its middle, to fit the width."""
 
     head: str
     right: bool = False
@@ -177,10 +177,16 @@ def _row(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -
     parts = []
     for column, width, cell in zip(columns, widths, row, strict=True):
         plain = click.unstyle(cell)
-        shown = cell if len(plain) <= width else plain[: width - 1] + "…"
+        shown = cell if len(plain) <= width else _cut(plain, width)
         room = " " * (width - min(len(plain), width))
         parts.append(room + shown if column.right else shown + room)
     return "  ".join(parts).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    """Both ends of a text, which say more than its middle."""
+    begin = (width - 1) // 2
+    return f"{text[:begin]}…{text[len(text) - (width - 1 - begin) :]}"
 
 
 def mode(entry: Entry) -> str:

@@ -32,7 +32,7 @@ class Pace:
     def share(self) -> float:
         """Which part is done, 0 to 1; 0 where nothing tells.
 
-        The further of files and bytes: of unchanged files only the number passes by, of one large file only the bytes.
+        The further of files and bytes: of many small files the number says more, of one large file only the bytes.
         """
         known = [(done, whole) for done, whole in self._both() if whole]
         if any(done > whole for done, whole in known):

@@ -6,8 +6,10 @@ from typing import Any
 import click
 
 from opsd import clock
+from opsd.app.copy_pruning import plan_prune_of_copy, prune_copy, rules_of
 from opsd.app.recording import recorded
 from opsd.app.session import find_settings
+from opsd.app.stores import place_of
 from opsd.app.upkeep import plan_prune, prune, simulated
 from opsd.cli import output
 from opsd.cli.options import configuration_path, described, reason_option, session
@@ -26,20 +28,23 @@ _PLAN = (
     Column("SIZE", right=True),
     Column("KEPT BY"),
 )
-_NUMBERS = ("marked_snapshots", "marked_packs", "moved_packs", "swept_snapshots", "swept_bytes")
+_NUMBERS = ("marked_snapshots", "marked_packs", "moved_packs", "swept_snapshots", "swept_bytes", "locked")
 _CALENDAR = (Column("TAKEN"), Column("AGE", right=True), Column("KEPT BY"))
 
 
 @described(
     "prune",
     "Mark the snapshots that no rule keeps, and remove for good what was marked three days ago and no run still relies on. Nothing goes "
-    "at once; until it does, 'opsd hold' brings a marked snapshot back.",
+    "at once; until it does, 'opsd hold' brings a marked snapshot back. With --copy it prunes that copy by the rules that it states, or "
+    "else those of the repository; what its source still has stays there too.",
     """{"marked_snapshots", "marked_packs", "moved_packs", "swept_snapshots", "swept_bytes", "waiting_until": time or null,
+    "locked": objects that waited long enough and are locked by the store, "locked_until": time or null,
     "snapshots": as with --dry-run}; with --dry-run {"snapshots": [{"id", "time", "host", "job", "keep": bool, "reasons": [text]}],
     "freed_bytes"}; with --simulate {"kept": [{"time", "age_days", "rule"}]}, oldest first""",
     "opsd prune --dry-run",
     "opsd prune --simulate 800 --json",
     "opsd prune",
+    "opsd prune --copy paris --dry-run",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Explain which rule keeps each snapshot; change nothing.")
 @click.option(
@@ -49,6 +54,7 @@ _CALENDAR = (Column("TAKEN"), Column("AGE", right=True), Column("KEPT BY"))
     metavar="DAYS",
     help="Print the calendar that nightly runs lead to; no repository needed.",
 )
+@click.option("--copy", metavar="NAME", help="Prune this one of 'copies:' or 'pulls:' instead.")
 @click.option("--yes", "confirmed", is_flag=True, help="Also where more than a fifth of all bytes would go.")
 @reason_option
 def command(**given: Any) -> int:
@@ -56,23 +62,26 @@ def command(**given: Any) -> int:
     if given["days"] is not None:
         if given["dry_run"] or given["confirmed"]:
             raise UsageError("--simulate stands alone", hint="for example: opsd prune --simulate 800")
-        _simulate(given["days"], as_json=given["as_json"])
+        _simulate(given["days"], given["copy"], as_json=given["as_json"])
         return 0
     with session(given) as (opened, listener):
         zone = opened.settings.zone
         if given["dry_run"]:
-            _explain(plan_prune(opened), zone, as_json=given["as_json"])
+            plan = plan_prune_of_copy(opened) if given["copy"] else plan_prune(opened)
+            _explain(plan, zone, as_json=given["as_json"])
         else:
             with recorded(opened, "prune", reason=given["reason"], begins=True) as record:
-                done = prune(opened, confirmed=given["confirmed"])
+                done = (prune_copy if given["copy"] else prune)(opened, confirmed=given["confirmed"])
                 numbers = {name: getattr(done, name) for name in _NUMBERS}
-                code = record.ended(**numbers)
+                code = record.ended(copy=given["copy"], **numbers)
     output.warnings(listener.warnings)
     if given["dry_run"]:
         return 0
     waits = None if done.waiting_until is None else clock.iso(done.waiting_until, zone)
     if given["as_json"]:
-        output.emit({**numbers, "waiting_until": waits, "snapshots": _verdicts(done.plan, zone)})
+        locks = None if done.locked_until is None else clock.iso(done.locked_until, zone)
+        times = {"waiting_until": waits, "locked_until": locks}
+        output.emit({**numbers, **times, "snapshots": _verdicts(done.plan, zone)})
     else:
         _print(done, zone)
     return code
@@ -83,6 +92,11 @@ def _print(done: PruneResult, zone: tzinfo) -> None:
     if done.swept_snapshots or done.swept_bytes:
         gone = output.count(done.swept_snapshots, "snapshot")
         output.line(f"removed {gone} and {output.size(done.swept_bytes)} that were marked before")
+    if done.locked_until is not None:
+        end = output.moment(done.locked_until, zone)
+        output.line(
+            f"{output.count(done.locked, 'object')} marked before stay locked in the store, until {end} at the latest"
+        )
     if done.waiting_until is None:
         output.line(
             f"nothing to mark: the rules keep what there is ({output.count(len(done.plan.snapshots), 'snapshot')})"
@@ -128,10 +142,12 @@ def _explain(plan: PrunePlan, zone: tzinfo, *, as_json: bool) -> None:
     )
 
 
-def _simulate(days: int, *, as_json: bool) -> None:
+def _simulate(days: int, copy: str | None, *, as_json: bool) -> None:
     settings = _settings()
+    if copy:
+        place_of(settings, copy)
     zone = settings.zone
-    kept = simulated(settings, days, SystemClock().now())
+    kept = simulated(settings, days, SystemClock().now(), rules_of(settings, copy))
     if as_json:
         output.emit(
             {

@@ -166,26 +166,30 @@ def put_index(
     return {place.put_index(index_table(rows, ordered[start : start + ENTRIES_LIMIT]), damaged) for start in starts}
 
 
-def merge_index(place: Place, *, most: int = 10, without: Collection[bytes] = ()) -> int:
+def merge_index(
+    place: Place, *, most: int = 10, without: Collection[bytes] = (), staying: Callable[[], Collection[str]] = frozenset
+) -> int:
     """Merge index objects if there are more than `most`, or one is damaged or names a pack that is gone; returns how many went.
 
-    `without`: SHA-256s of packs that are about to go, which the new objects no longer name. What a damaged object said is
-    taken from the packs' footers.
+    `without`: SHA-256s of packs that are about to go, which the new objects no longer name. `staying` lists objects that are
+    left as they are. What a damaged object said is taken from the packs' footers.
 
     Raises:
         ObjectDamaged: a pack that only the damaged object named has no valid footer.
     """
-    names = [info.name for info in place.store.list("index/")]
+    listed = [info.name for info in place.store.list("index/")]
+    left = frozenset(staying())
+    names = [name for name in listed if name not in left]
     parts = [part for name in names if (part := _readable(place, name))]
     packs = {digest_of(info.name): info for info in place.store.list("packs/")}
-    listed = set(packs) - set(without)
+    present = set(packs) - set(without)
     damaged = set(names) - {part.name for part in parts}
-    stale = bool(damaged) or any(row.digest not in listed for part in parts for row in part.rows)
+    stale = bool(damaged) or any(row.digest not in present for part in parts for row in part.rows)
     if len(names) <= most and not stale:
         return 0
-    rows, entries = _union(parts, listed)
+    rows, entries = _union(parts, present)
     if damaged:
-        unnamed = listed - {row.digest for row in rows}
+        unnamed = present - {row.digest for row in rows}
         more, found = rows_and_entries(footer_of(place, packs[digest]) for digest in sorted(unnamed))
         entries |= {entry._replace(row=entry.row + len(rows)) for entry in found}
         rows += more

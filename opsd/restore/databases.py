@@ -5,9 +5,8 @@ transaction, once its rows were compared; the old one is kept under another name
 leaves everything as it was.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -15,16 +14,15 @@ from typing import Any
 from opsd.clock import Clock, stamp
 from opsd.errors import ProgramFailed, RestoreError
 from opsd.events import Reporter, Warning
-from opsd.process import feed
 from opsd.restore.comparison import compare
+from opsd.restore.dump_contents import Choice, Name, choose, parse_path, relations
+from opsd.restore.pg_restore import Content, PgRestore
 from opsd.restore.properties import complete, creation
 from opsd.sources.postgresql.databases import database_exists
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem, literal, quoted
+from opsd.sources.postgresql.tables import Table
 from opsd.sources.postgresql.tools import Tools
-
-#: A stream of a snapshot, in pieces that are valid until the next one.
-Content = Callable[[], Iterable[bytes | memoryview]]
 
 #: The first minor release of each major version whose pg_restore no longer runs what a hostile dump holds (CVE-2026-116314).
 SOUND = {14: 25, 15: 20, 16: 16, 17: 12, 18: 7}
@@ -66,31 +64,42 @@ class DatabaseRestorer:
             if exists and not request.in_place:
                 hint = "choose another name with --as, or replace it with --in-place"
                 raise RestoreError(f"database {request.target} exists already", hint=hint)
-            tools = self._tools()
+            program = self._program()
             if exists:
-                self._replace(request, contents, tools)
+                self._replace(request, contents, program)
             else:
-                self._fresh(request, request.target, contents, tools)
+                self._fresh(request, request.target, contents, program)
 
-    def table(self, request: DatabaseRestore, table: str, contents: Mapping[str, Content]) -> None:
-        """Restore one table with its rows, without indexes, constraints, defaults and triggers.
+    def tables(self, request: DatabaseRestore, tables: Sequence[str], contents: Mapping[str, Content]) -> None:
+        """Restore tables with their rows, their partitions, and all that belongs to them, from indexes to triggers.
 
-        The target database is made where it is missing, as is the schema. `table` is a name in the facts: `public.orders`.
+        The target database is made where it is missing, as are schemas. `tables` are names such as `public.orders`. What the target
+        refuses, such as a foreign key to a table that is not there, is a warning.
 
         Raises:
-            RestoreError: there is no such table, the target has one already, or its rows are not the snapshot's.
+            RestoreError: one is not there, the target has something of a name that is needed, or its rows are not the snapshot's.
         """
-        schema, name = _table_name(request.facts, table)
         with _as_restore_error(request.target):
-            tools = self._tools()
-            if not self._exists(request.target):
-                self._create(request, request.target)
-            self._make_room(request.target, schema, name)
-            arguments = [f"--schema={schema}", f"--table={name}", *self._ownership(request.facts)]
-            for path in _streams(request.facts, after_rows=False):
-                self._feed(tools, request.target, arguments, _content(contents, path))
-            _demand(request.target, compare(self._server, request.target, request.facts, request.digest, only=(table,)))
-        self._reporter.tell(f"{table} is restored without indexes, constraints, defaults and triggers")
+            program = self._program()
+            streams = {path: _content(contents, path) for path in request.facts["streams"]}
+            dumps = {path: program.items(content) for path, content in streams.items()}
+            choice = choose(dumps, [_table_name(relations(dumps), table) for table in tables])
+            ownership = self._ownership(request.facts)
+            with self._room(request, choice) as filled:
+                for path, items in choice.rows.items():
+                    if items:
+                        program.fill_some(request.target, streams[path], items, ownership)
+                        filled.append(path)
+            for path, items in choice.rest.items():
+                if items:
+                    refused = program.try_some(request.target, streams[path], items, ownership)
+                    self._warn_of_refused(request.target, refused)
+            self._verify(request, request.target, only={_title(each) for each in choice.tables})
+
+    def _warn_of_refused(self, target: str, refused: Mapping[str, str]) -> None:
+        hint = "make what it needs, then add it by hand"
+        for what, reason in refused.items():
+            self._reporter.warn(Warning(subject=target, problem=f"{what} was left out: {reason}", hint=hint))
 
     def _exists(self, database: str) -> bool:
         with self._administration(database).session() as session:
@@ -101,11 +110,11 @@ class DatabaseRestorer:
         own = self._server.maintenance_database
         return self._server.to(maintenance_database="template1") if target == own else self._server
 
-    def _tools(self) -> Tools:
+    def _program(self) -> PgRestore:
         if self._known is None:
             self._known = self._server.tools()
             self._warn_of_holes(self._known)
-        return self._known
+        return PgRestore(server=self._server, tools=self._known, reporter=self._reporter)
 
     def _warn_of_holes(self, tools: Tools) -> None:
         major, minor = tools.version
@@ -122,13 +131,13 @@ class DatabaseRestorer:
         with self._administration(request.target).session() as session:
             session.run(creation(session, name, request.facts))
 
-    def _fresh(self, request: DatabaseRestore, name: str, contents: Mapping[str, Content], tools: Tools) -> None:
+    def _fresh(self, request: DatabaseRestore, name: str, contents: Mapping[str, Content], program: PgRestore) -> None:
         """Make a database and fill it; it is dropped where that fails, kept where its rows differ."""
         self._create(request, name)
         try:
             ownership = self._ownership(request.facts)
-            for path in _streams(request.facts, after_rows=True):
-                self._feed(tools, name, ownership, _content(contents, path))
+            for path in request.facts["streams"]:  # In the order in which they are restored: facts keep them so.
+                program.fill(name, _content(contents, path), ownership)
         except BaseException:
             self._drop(request, name)
             raise
@@ -137,16 +146,16 @@ class DatabaseRestorer:
         if request.compared:
             self._verify(request, name)
 
-    def _verify(self, request: DatabaseRestore, name: str) -> None:
+    def _verify(self, request: DatabaseRestore, name: str, only: Collection[str] | None = None) -> None:
         if not request.facts["tables"]:
             self._reporter.tell(f"{name}: the snapshot holds no rows to compare with")
             return
-        _demand(name, compare(self._server, name, request.facts, request.digest))
+        _demand(name, compare(self._server, name, request.facts, request.digest, only=only))
 
-    def _replace(self, request: DatabaseRestore, contents: Mapping[str, Content], tools: Tools) -> None:
+    def _replace(self, request: DatabaseRestore, contents: Mapping[str, Content], program: PgRestore) -> None:
         moment = stamp(self._clock.now())[:15].replace("T", "_")
         beside, before = (_fitting(request.target, f"_{word}_{moment}") for word in ("opsd_new", "before_opsd"))
-        self._fresh(request, beside, contents, tools)
+        self._fresh(request, beside, contents, program)
         self._swap(request.target, beside, before)
         if request.drop_old:
             self._drop(request, before)
@@ -186,23 +195,34 @@ class DatabaseRestorer:
         self._reporter.warn(Warning(subject="roles", problem=problem, hint="restore the roles first"))
         return ["--no-owner", "--no-privileges"]
 
-    def _feed(self, tools: Tools, database: str, arguments: Sequence[str], content: Content) -> None:
-        command = [*tools.command("pg_restore"), "--exit-on-error", "--no-password", *arguments]
-        address = f"--dbname={self._server.address(database)}"
-        feed([*command, address], self._counted(content()), environment=self._server.environment())
+    @contextmanager
+    def _room(self, request: DatabaseRestore, choice: Choice) -> Iterator[list[str]]:
+        """The target database, made where it is missing; a failure leaves nothing of the tables, once a dump `filled` some."""
+        exists, filled = self._exists(request.target), list[str]()
+        if not exists:
+            self._create(request, request.target)
+        try:
+            self._make_room(request.target, choice)
+            yield filled
+        except BaseException:
+            if not exists:
+                self._drop(request, request.target)
+            elif filled:
+                names = ", ".join(f"{quoted(schema)}.{quoted(name)}" for schema, name in choice.tables)
+                with suppress(ServerProblem), self._server.session(request.target) as session:
+                    session.run(f"drop table if exists {names}")
+            raise
 
-    def _counted(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        for piece in pieces:
-            yield piece
-            self._reporter.advance(size=len(piece))
-
-    def _make_room(self, database: str, schema: str, name: str) -> None:
+    def _make_room(self, database: str, choice: Choice) -> None:
         with self._server.session(database) as session:
-            full = f"{quoted(schema)}.{quoted(name)}"
-            if session.rows(f"select '' where pg_catalog.to_regclass({literal(full)}) is not null"):
-                hint = "restore it into another database with --as"
-                raise RestoreError(f"database {database} has a table {schema}.{name} already", hint=hint)
-            session.run(f"create schema if not exists {quoted(schema)}")
+            for schema, name in sorted(choice.relations):
+                full = f"{quoted(schema)}.{quoted(name)}"
+                if session.rows(f"select '' where pg_catalog.to_regclass({literal(full)}) is not null"):
+                    what = "table" if (schema, name) in choice.tables else "sequence"
+                    hint = "restore it into another database with --as"
+                    raise RestoreError(f"database {database} has a {what} {schema}.{name} already", hint=hint)
+            for schema in sorted({schema for schema, _ in choice.relations}):
+                session.run(f"create schema if not exists {quoted(schema)}")
 
 
 _END_SESSIONS = """
@@ -228,31 +248,27 @@ def _demand(database: str, differences: Sequence[str]) -> None:
         raise RestoreError(text, hint=f"it is left as {database} to be looked at; run 'opsd check --read-data'")
 
 
-def _streams(facts: Mapping[str, Any], *, after_rows: bool) -> list[str]:
-    """The paths of its streams, in the order in which they are restored: facts keep them so."""
-    return [path for path in facts["streams"] if after_rows or not path.endswith("/post-data.dump")]
-
-
 def _content(contents: Mapping[str, Content], path: str) -> Content:
     if path not in contents:
         raise RestoreError(f"the snapshot has no stream {path}", hint="run 'opsd check'")
     return contents[path]
 
 
-def _table_name(facts: Mapping[str, Any], table: str) -> tuple[str, str]:
-    """Schema and name of a table that the facts know by this title."""
-    known = [*facts["tables"], *facts["materialized_views"]]
-    if known and table not in known:
-        near = get_close_matches(table, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(known[:10])}"
-        raise RestoreError(f"the snapshot's database has no table {table}", hint=hint)
-    parts = re.findall(r'"((?:[^"]|"")+)"|([^".]+)', table)
-    if len(parts) != 2:
-        raise RestoreError(f"{table} is no table's name", hint="give schema and name: public.orders")
-    schema, name = (inside.replace('""', '"') or plain for inside, plain in parts)
-    return schema, name
+def _table_name(known: Sequence[Name], table: str) -> Name:
+    """The one of the tables that is meant by this title."""
+    name = parse_path(table)
+    if name is not None and name in known:
+        return name
+    titles = sorted(_title(each) for each in known)
+    near = get_close_matches(table, titles, 1)
+    hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(titles[:10])}"
+    raise RestoreError(f"the snapshot's database has no table {table}", hint=hint)
 
 
 def _fitting(name: str, ending: str) -> str:
     """A name of at most 63 bytes, which is what the server keeps."""
     return name.encode()[: 63 - len(ending)].decode(errors="ignore") + ending
+
+
+def _title(name: Name) -> str:
+    return Table(schema=name.schema, name=name.name, kind="r").title

@@ -19,7 +19,7 @@ from opsd.restore.folders import Frame
 from opsd.restore.links import HardLinks
 from opsd.restore.metadata import Metadata
 from opsd.restore.placement import Placed
-from opsd.restore.plan import KINDS, SETUID
+from opsd.restore.plan import HARD_LINKS, KINDS, SETUID
 from opsd.restore.protocol import Pieces
 from opsd.restore.request import RestoreRequest
 from opsd.restore.standing import Standing
@@ -105,12 +105,12 @@ class Entries:
             if mode != entry.mode and entry.mode & _SETUID:
                 self.written[SETUID] += 1
             if entry.link is not None:
-                self._links.written_first(placed, entry, os.fstat(descriptor))
+                self._links.made(placed, entry, os.fstat(descriptor))
         finally:
             os.close(descriptor)
 
     def node(self, frame: Frame, placed: Placed, entry: Entry, standing: Standing) -> None:
-        """Make a symlink, a fifo or a device."""
+        """Make a symlink, a fifo or a device, or give one that was made another name."""
         path = placed.at(entry.name)
         if entry.type is EntryType.SOCKET:
             self.skipped += 1
@@ -123,10 +123,8 @@ class Entries:
             if aside:
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=frame.descriptor)
-            files.make_node(frame.descriptor, name, entry)
-            self._settle_node(frame, name, entry, placed, path)
-            if aside:
-                self._move(frame, placed, entry, standing, None)
+            kind = self._make_or_join(frame, name, entry, placed, path)
+            self._name_node(frame, entry, placed, standing)
         except (OSError, OverflowError, ValueError) as error:
             if aside:
                 with suppress(OSError):
@@ -136,7 +134,7 @@ class Entries:
             else:
                 self._complaints.add(path, f"not restored: {error}")
         else:
-            self.written[KINDS[entry.type]] += 1
+            self.written[kind] += 1
 
     def left(self, frame: Frame, placed: Placed, entry: Entry, standing: Standing) -> None:
         """Leave what stands there, but for its metadata."""
@@ -184,6 +182,21 @@ class Entries:
             self._metadata.clean(descriptor, entry, path)
             given = (*frame.given, -1)
         self._metadata.settle(descriptor, entry, placed, given, path)
+
+    def _make_or_join(self, frame: Frame, name: bytes, entry: Entry, placed: Placed, path: bytes) -> str:
+        """Returns what it counts as."""
+        if entry.link is not None and self._links.join(frame, name, placed, entry):
+            return HARD_LINKS
+        files.make_node(frame.descriptor, name, entry)
+        self._settle_node(frame, name, entry, placed, path)
+        return KINDS[entry.type]
+
+    def _name_node(self, frame: Frame, entry: Entry, placed: Placed, standing: Standing) -> None:
+        if not frame.fresh:
+            self._move(frame, placed, entry, standing, None)
+        if entry.link is not None:
+            found = os.stat(entry.name, dir_fd=frame.descriptor, follow_symlinks=False)
+            self._links.made(placed, entry, found)
 
     def _settle_node(self, frame: Frame, name: bytes, entry: Entry, placed: Placed, path: bytes) -> None:
         if entry.type is EntryType.SYMLINK:

@@ -1,4 +1,4 @@
-"""Give files their further names.
+"""Give files, symlinks, fifos and devices their further names.
 
 Promise: a hard link leads only to an inode that this restore wrote or found to be the same; it is checked after it was made.
 """
@@ -23,11 +23,12 @@ from opsd.sources.roots import shown
 
 #: The target can't have this link: another file system, no links at all, or as many as it allows.
 _NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK})
+_COPIED: Final = "restored as a copy: no hard link can be had there"
 
 
 @dataclass(slots=True)
 class _First:
-    """The first name of a hard-linked file, and its inode (device, number) once it stands there."""
+    """The first name of a group, and its inode (device, number) once it stands there."""
 
     folder: bytes
     name: bytes
@@ -51,9 +52,10 @@ class HardLinks:
         first = self._first(placed, entry)
         return first.name == entry.name and first.folder == placed.path
 
-    def written_first(self, placed: Placed, entry: Entry, found: os.stat_result) -> None:
-        """The first name is whole."""
-        self._first(placed, entry).inode = (found.st_dev, found.st_ino)
+    def made(self, placed: Placed, entry: Entry, found: os.stat_result) -> None:
+        """A name is whole, and those to come are linked to it."""
+        first = self._first(placed, entry)
+        first.folder, first.name, first.inode = placed.path, entry.name, (found.st_dev, found.st_ino)
 
     def found(self, placed: Placed, entry: Entry, found: os.stat_result, frame: Frame) -> None:
         """A name stood there and held the same: a first one serves the others, another one has to be its equal."""
@@ -62,6 +64,17 @@ class HardLinks:
             first.inode = (found.st_dev, found.st_ino)
         elif first.inode != (found.st_dev, found.st_ino):
             frame.links.append((entry, placed, Standing.DIFFERENT))
+
+    def join(self, frame: Frame, name: bytes, placed: Placed, entry: Entry) -> bool:
+        """Link what is no file to the first of its group; False where it has to be made: it is the first, or no link can be had."""
+        first = self._first(placed, entry)
+        if first.inode is None:
+            return False
+        with beneath.folder(self._root, first.folder) as source:
+            if self._is_linked(frame, name, source, first):
+                return True
+        self._complaints.add(placed.at(entry.name), _COPIED)
+        return False
 
     def make(self, frame: Frame, placed: Placed, entry: Entry, standing: Standing) -> None:
         """Give a file that is whole another name."""
@@ -105,17 +118,22 @@ class HardLinks:
 
     def _link_or_copy(self, frame: Frame, name: bytes, first: _First, what: tuple[Placed, Entry]) -> None:
         with beneath.folder(self._root, first.folder) as source:
-            try:
-                os.link(first.name, name, src_dir_fd=source, dst_dir_fd=frame.descriptor, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in _NO_LINK:
-                    raise
+            if not self._is_linked(frame, name, source, first):
                 self._copy(frame, name, source, first, what)
-                return
+
+    def _is_linked(self, frame: Frame, name: bytes, source: int, first: _First) -> bool:
+        """Make the link; False where the target can't have it."""
+        try:
+            os.link(first.name, name, src_dir_fd=source, dst_dir_fd=frame.descriptor, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            return False
         found = os.stat(name, dir_fd=frame.descriptor, follow_symlinks=False)
         if (found.st_dev, found.st_ino) != first.inode:
             os.unlink(name, dir_fd=frame.descriptor)
             raise OSError(errno.ESTALE, "the file it belongs to was replaced meanwhile")
+        return True
 
     def _copy(self, frame: Frame, name: bytes, source: int, first: _First, what: tuple[Placed, Entry]) -> None:
         placed, entry = what
@@ -134,4 +152,4 @@ class HardLinks:
                 os.close(target)
         finally:
             os.close(held)
-        self._complaints.add(path, "restored as a copy: no hard link can be had there")
+        self._complaints.add(path, _COPIED)

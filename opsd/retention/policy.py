@@ -98,7 +98,7 @@ class Verdict:
 
     Reasons: last, within, hourly, daily, weekly, monthly, yearly (a rule took it); incomplete (recent, though incomplete);
     safety; tag; hold; newest (of a source, or complete); clock (its date can't be true: report it); witness (shows that a
-    later snapshot's date can't be true).
+    later snapshot's date can't be true). A prune of a copy adds: source (which still has it).
     """
 
     id: str

@@ -5,8 +5,8 @@ can't be read and verified, prune stops. Design: Many writers, and prune without
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from typing import Final
 
@@ -24,7 +24,7 @@ from opsd.retention.liveness import Liveness, PackState, judge
 from opsd.retention.marking import note_open_runs, put_mark
 from opsd.retention.policy import Candidate, Rules, Verdict, decide
 from opsd.retention.survey import Survey, frames_needed, survey
-from opsd.retention.sweep import Sweep, Swept
+from opsd.retention.sweep import Sweep, SweepOptions, Swept
 from opsd.retention.turn import Turn
 from opsd.storage.protocol import ObjectInfo
 
@@ -37,13 +37,15 @@ CONFIRM_SHARE: Final = 0.2
 class PruneOptions:
     """How to prune. `confirmed`: a person agreed to losing more than a fifth of all bytes, and to gaps in the numbers.
 
-    `grace` in nanoseconds.
+    `grace` in nanoseconds. `elsewhere`, of a copy: lists now the names that its source still has. They stay whatever the rules
+    say, or the next copy would bring them again.
     """
 
     rules: Rules
     zone: tzinfo
     confirmed: bool = False
     grace: int = GRACE
+    elsewhere: Callable[[], Collection[str]] = frozenset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,10 @@ class PrunePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneResult:
-    """What a prune did. `swept_*` were removed for good, `waiting_until` is when what was marked now may be (ns UTC)."""
+    """What a prune did. `swept_*` were removed for good, `waiting_until` is when what was marked now may be (ns UTC).
+
+    `locked` objects were marked long enough ago and could not go, since the store locks them, at the latest until `locked_until`.
+    """
 
     plan: PrunePlan
     marked_snapshots: int
@@ -71,6 +76,8 @@ class PruneResult:
     swept_snapshots: int
     swept_bytes: int
     waiting_until: int | None
+    locked: int = 0
+    locked_until: int | None = None
 
 
 class Prune:
@@ -101,13 +108,17 @@ class Prune:
         summaries = found.summaries()
         held = found.held
         candidates = [_candidate(each, held=bytes.fromhex(each.id) in held) for each in summaries]
-        verdicts = {each.id: each for each in decide(candidates, self._options.rules, found.now, self._options.zone)}
+        # Listed last: what has come to the copy since is in its source all the same.
+        elsewhere = frozenset(self._options.elsewhere())
+        there = {each.id for each in summaries if each.name in elsewhere}
+        decided = decide(candidates, self._options.rules, found.now, self._options.zone)
+        verdicts = {each.id: _kept_elsewhere(each) if each.id in there else each for each in decided}
         staying = {each.id for each in summaries if verdicts[each.id].keep}
         needed = frames_needed(self._repository, [each for each in found.manifests if each.summary.id in staying])
         began = min((began for run, began in found.open.items() if run != own), default=found.now)
-        return PrunePlan(snapshots=summaries, verdicts=verdicts, liveness=self._judge(found, needed, began))
+        return PrunePlan(snapshots=summaries, verdicts=verdicts, liveness=self._judge(found, needed, began, elsewhere))
 
-    def _judge(self, found: Survey, needed: FrameSet, began: int) -> Liveness:
+    def _judge(self, found: Survey, needed: FrameSet, began: int, elsewhere: Collection[str]) -> Liveness:
         """About every pack that is not marked to go; what was stored since the oldest open run began stays for now."""
         damaged = damaged_packs(found.marks)
         going = marked_packs(mark for mark in found.marks if mark.event != "damaged")
@@ -120,7 +131,8 @@ class Prune:
             except ObjectDamaged:
                 pack, rows = PackRow(b"", digest, info.size, 0), ()
                 unreadable.append(info)
-            state = PackState(pack=pack, rows=rows, settled=info.modified < began, damaged=digest in damaged)
+            settled = info.modified < began and info.name not in elsewhere
+            state = PackState(pack=pack, rows=rows, settled=settled, damaged=digest in damaged)
             states.append(state)
         if unreadable:
             states = self._without_unknown(unreadable, states, needed)
@@ -157,9 +169,11 @@ class Prune:
         """
         confirmed = self._options.confirmed
         with Turn(self._repository) as turn:
-            sweep = Sweep(self._repository, turn, grace=self._options.grace, gaps_known=confirmed)
+            elsewhere = self._options.elsewhere
+            options = SweepOptions(grace=self._options.grace, gaps_known=confirmed, elsewhere=elsewhere)
+            sweep = Sweep(self._repository, turn, options)
             swept = sweep.carry_out()
-            merge_index(self._place)
+            merge_index(self._place, staying=elsewhere)
             found = survey(self._repository, store_now=turn.store_now, gaps_known=confirmed)
             plan = self._plan(found, turn.run)
             self._confirm(plan)
@@ -186,6 +200,8 @@ class Prune:
             swept_snapshots=swept.snapshots,
             swept_bytes=swept.size,
             waiting_until=now + self._options.grace if packs or names else None,
+            locked=swept.locked,
+            locked_until=swept.locked_until or None,
         )
 
     def _confirm(self, plan: PrunePlan) -> None:
@@ -196,6 +212,10 @@ class Prune:
             f"this would remove {going * 100 // max(1, plan.liveness.total_bytes)} % of all stored bytes",
             hint="look at 'opsd prune --dry-run'; if that is meant, run 'opsd prune --yes'",
         )
+
+
+def _kept_elsewhere(verdict: Verdict) -> Verdict:
+    return replace(verdict, keep=True, reasons=(*verdict.reasons, "source"))
 
 
 def _candidate(summary: SnapshotSummary, *, held: bool) -> Candidate:

@@ -4,13 +4,14 @@ Promise: a pack goes only if every frame in it that a manifest needs stands in a
 before the packs they need, and a signed note says which numbers went. Design: Many writers, Prune, step 3.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from opsd.errors import ObjectDamaged
+from opsd.errors import ObjectDamaged, ObjectNotFound
 from opsd.repository.catalog import Catalog, footer_of, load_catalog
-from opsd.repository.format import Kind, digest_of, name_for
+from opsd.repository.format import Kind, digest_of, name_for, pack_name
 from opsd.repository.manifest import Manifest
 from opsd.repository.moving import merge_index
 from opsd.repository.references import FrameSet
@@ -19,6 +20,7 @@ from opsd.repository.runs import Mark, Note
 from opsd.retention.marking import note_open_runs, put_mark
 from opsd.retention.survey import ENDS, Survey, frames_needed, survey
 from opsd.retention.turn import Turn
+from opsd.storage.retry import bucket_of
 
 #: Notes of dropped numbers beyond which they are written as one.
 _NOTES_LIMIT: Final = 24
@@ -28,26 +30,49 @@ Frame = tuple[bytes, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What went for good; `size` in bytes, of packs."""
+    """What went for good; `size` in bytes, of packs.
+
+    `locked` objects could not go yet, since the store locks them: until `locked_until` at the latest (ns UTC, 0 if there are none).
+    """
 
     snapshots: int = 0
     size: int = 0
+    locked: int = 0
+    locked_until: int = 0
+
+    def and_also(self, other: "Swept") -> "Swept":
+        """Both."""
+        return Swept(
+            snapshots=self.snapshots + other.snapshots,
+            size=self.size + other.size,
+            locked=self.locked + other.locked,
+            locked_until=max(self.locked_until, other.locked_until),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepOptions:
+    """How to sweep. `grace` in nanoseconds; `elsewhere` lists now what the source of a copy still has, which stays."""
+
+    grace: int
+    gaps_known: bool
+    elsewhere: Callable[[], Collection[str]] = frozenset
 
 
 class Sweep:
-    """All ripe marks of one repository, for one prune. `grace` in nanoseconds."""
+    """All ripe marks of one repository, for one prune."""
 
-    def __init__(self, repository: Repository, turn: Turn, *, grace: int, gaps_known: bool) -> None:
+    def __init__(self, repository: Repository, turn: Turn, options: SweepOptions) -> None:
         self._repository = repository
         self._place = repository.place
         self._store = repository.place.store
         self._clock = repository.around.clock
         self._turn = turn
-        self._grace = grace
-        self._gaps_known = gaps_known
+        self._grace = options.grace
+        self._options = options
 
     def _survey(self) -> Survey:
-        return survey(self._repository, store_now=self._turn.store_now, gaps_known=self._gaps_known)
+        return survey(self._repository, store_now=self._turn.store_now, gaps_known=self._options.gaps_known)
 
     def carry_out(self) -> Swept:
         """Remove what ripe marks name.
@@ -66,8 +91,7 @@ class Sweep:
             if note is None:
                 note_open_runs(self._repository, mark.mark, self._turn.run)
             elif mark.received <= self._turn.store_now - self._grace and not set(note.runs) & set(found.open):
-                one = self._sweep(mark)
-                gone = Swept(snapshots=gone.snapshots + one.snapshots, size=gone.size + one.size)
+                gone = gone.and_also(self._locked(mark, found) or self._sweep(mark))
         self._end_damaged(found.marks)
         return gone
 
@@ -83,24 +107,39 @@ class Sweep:
         for run, last in found.dead.items():
             self._turn.say("ended", run, last.kind)
 
+    def _locked(self, mark: Mark, found: Survey) -> Swept | None:
+        """What of a mark the store would not let go yet; then nothing of it goes, since manifests go before their packs."""
+        bucket = bucket_of(self._store)
+        if bucket is None:
+            return None
+        listed = {each.summary.name for each in found.manifests} | {info.name for info in found.packs.values()}
+        ends = []
+        for name in listed & {*mark.snapshots, *map(pack_name, mark.packs)}:
+            with suppress(ObjectNotFound):
+                ends.append(bucket.locked_until(name) or 0)
+        locked = [end for end in ends if end > self._turn.store_now]
+        return Swept(locked=len(locked), locked_until=max(locked)) if locked else None
+
     def _sweep(self, mark: Mark) -> Swept:
         self._turn.alive()
         put_mark(self._repository, Mark(mark=mark.mark, event="sweep", time=self._clock.now()))
         found = self._survey()
         held = found.held
-        named = set(mark.snapshots)
+        elsewhere = frozenset(self._options.elsewhere())
+        named = set(mark.snapshots) - elsewhere
         going = [
             each for each in found.manifests if each.summary.name in named and digest_of(each.summary.name) not in held
         ]
         names = {each.summary.name for each in going}
         needed = frames_needed(self._repository, [each for each in found.manifests if each.summary.name not in names])
         catalog = load_catalog(self._place, found.marks)
-        packs = self._removable(mark.packs, needed, catalog)
-        self._drop_snapshots(going, found.notes)
+        own = [digest for digest in mark.packs if pack_name(digest) not in elsewhere]
+        packs = self._removable(own, needed, catalog)
+        self._drop_snapshots(going, [note for note in found.notes if note.name not in elsewhere])
         self._turn.alive()
         if packs:
             # The index goes first, so that nobody is led to what is not there.
-            merge_index(self._place, most=0, without=packs)
+            merge_index(self._place, most=0, without=packs, staying=self._options.elsewhere)
         for digest in packs:
             self._turn.alive()
             self._store.delete(catalog.packs[digest].name)

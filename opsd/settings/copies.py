@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from opsd.backup.limits import Limit
-from opsd.backup.places import CopySettings, FolderPlace, PullSettings, S3Place, SftpPlace, StorePlace
+from opsd.backup.places import FolderPlace, S3Place, SftpPlace, StorePlace
+from opsd.settings.retention import RETENTION
 from opsd.settings.shapes import Converted, Key, Kind, MapOf, OneOf, Record, Value
-from opsd.settings.values import HOST, LABEL, PATH, SECRET, TEXT, number
+from opsd.settings.stated import CopySettings, PullSettings
+from opsd.settings.values import HOST, LABEL, PATH, SECRET, TEXT, choice, number, size
 
 _TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 _RATE: Final = r"([0-9]{1,6}) ?(kbit|Mbit|Gbit|KiB|MiB|GiB)/s"
@@ -118,14 +120,39 @@ def _kind(place: StorePlace, **common: Any) -> Kind:
 PLACE: Final = Converted(shape=OneOf(kinds=KINDS), make=lambda kind: kind.options, unmake=_kind)
 
 
+_UPKEEP: Final = {
+    "retention": Key(
+        RETENTION,
+        "Which snapshots 'opsd prune --copy' keeps beside those that its source still has. Default: the rules of the repository.",
+        sample={"keep_daily": 90, "keep_monthly": 24},
+    ),
+    "verify": Key(
+        choice("read", "checksum", "off"),
+        "How 'opsd check --copy NAME --due' checks: reads it, asks the store (s3 only) for its own checksums, or not at all.",
+    ),
+    "verify_budget": Key(
+        size(lambda count: count > 0, "a size above 0"),
+        "How much of it a check may read in 30 days. Default: as much as it takes to read everything.",
+        sample="100GiB",
+    ),
+}
+#: What copies and pulls may state, beside where they are.
+_COMMON: Final = {"limits": LIMITS, **_UPKEEP}
+_DEFAULTS: Final = {"limits": (), "retention": None, "verify": "read", "verify_budget": None}
+
+
 def _copies(kinds: Mapping[str, Kind]) -> tuple[CopySettings, ...]:
     return tuple(CopySettings(name=name, place=kind.options, **kind.common) for name, kind in kinds.items())
 
 
+def _stated(copy: CopySettings) -> Kind:
+    return _kind(copy.place, **{name: getattr(copy, name) for name in _COMMON})
+
+
 COPIES: Final = Converted(
-    shape=MapOf(name=LABEL, value=OneOf(kinds=KINDS, common={"limits": LIMITS}, defaults={"limits": ()}), least=1),
+    shape=MapOf(name=LABEL, value=OneOf(kinds=KINDS, common=_COMMON, defaults=_DEFAULTS), least=1),
     make=_copies,
-    unmake=lambda copies: {each.name: _kind(each.place, limits=each.limits) for each in copies},
+    unmake=lambda copies: {each.name: _stated(each) for each in copies},
 )
 
 PULL: Final = Record(
@@ -135,7 +162,7 @@ PULL: Final = Record(
             PLACE, "The other host's repository, best by a login that may only read.", required=True, into="source"
         ),
         "to": Key(PLACE, "Where its copy goes.", required=True, into="target"),
-        "limits": LIMITS,
+        **_COMMON,
     },
 )
 

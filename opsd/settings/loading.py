@@ -11,7 +11,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from opsd.backup.places import FolderPlace
+from opsd.backup.places import FolderPlace, S3Place, StorePlace
 from opsd.errors import ConfigurationError
 from opsd.settings.model import CONFIGURATION, DEFAULT_STATE, Settings, filled
 from opsd.settings.nodes import LARGEST, Place, Reading, merged, parse
@@ -99,6 +99,7 @@ def _disagreeing_copies(settings: Settings) -> Iterator[tuple[str, str]]:
     names: dict[str, str] = {}
     taken = {settings.repository: "the repository"} if settings.repository else {}
     for key, name, place in places:
+        yield from _unverifiable(settings, key, name, place)
         if name in names:
             yield key, f"{names[name]} has this name already; choose another"
         names.setdefault(name, key)
@@ -128,6 +129,17 @@ def _disagreeing_checks(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"{key}.sql", f"{check.source} has several databases: this check needs 'database'"
         elif check.sql and not isinstance(options, SqliteSource | PostgresqlSource):
             yield f"{key}.sql", f"{check.source} is no database"
+
+
+def _unverifiable(settings: Settings, key: str, name: str, place: StorePlace) -> Iterator[tuple[str, str]]:
+    """A store is asked for checksums only where it has any of its own."""
+    stated = (
+        settings.pulls[name]
+        if key.startswith("pulls.")
+        else next(each for each in settings.copies if each.name == name)
+    )
+    if stated.verify == "checksum" and not isinstance(place, S3Place):
+        yield f"{key}.verify", "only an s3 store has checksums of its own; a folder or SFTP server: read, or off"
 
 
 def from_environment(environment: Mapping[str, str], default_host: str | None = None) -> Settings:

@@ -4,20 +4,19 @@ Promise: example, schema, reading and `config show` all come from `CONFIGURATION
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from opsd.backup.places import CopySettings, PullSettings
-from opsd.errors import ConfigurationError
 from opsd.retention.policy import DEFAULT_RULES, Rules
-from opsd.settings import values
 from opsd.settings.copies import COPIES, COPIES_SAMPLE, PULLS, PULLS_SAMPLE
 from opsd.settings.drill import DRILL
+from opsd.settings.retention import RETENTION
 from opsd.settings.shapes import Converted, Key, MapOf, Record
 from opsd.settings.sources import HOOKS, SOURCES
+from opsd.settings.stated import CopySettings, PullSettings
 from opsd.settings.values import HOST, LABEL, PATH, SECRET, TIME, ZONE, number
 from opsd.sources.options import Hooks, SourceSettings
 from opsd.verify.options import DrillSettings
@@ -91,30 +90,7 @@ def filled(given: dict[str, Any]) -> dict[str, Any]:
     return {"timezone": system_zone(os.environ), "host": os.uname().nodename, "cache": state / "cache", **given}
 
 
-def _meaning(rules: Rules) -> Iterator[str]:
-    try:
-        rules.require_meaning()
-    except ConfigurationError as error:
-        yield from (mistake.partition(": ")[2] for mistake in error.mistakes)
-
-
 FOLDER: Final = Converted(shape=PATH, make=Path, unmake=str)
-
-_count = number(0, 100_000)
-RETENTION: Final = Record(
-    build=Rules,
-    keys={
-        "keep_last": Key(_count, "The newest snapshots, so many."),
-        "keep_within": Key(values.SPAN, "Everything that is younger than this.", sample="48h"),
-        "keep_hourly": Key(_count, "One for each of so many hours."),
-        "keep_daily": Key(_count, "One for each of so many days."),
-        "keep_weekly": Key(_count, "One for each of so many weeks."),
-        "keep_monthly": Key(_count, "One for each of so many months that a finer rule does not hold already."),
-        "keep_yearly": Key(_count, "One for each of so many years that a finer rule does not hold already."),
-        "keep_tags": Key(values.TEXTS, "Everything that bears one of these tags."),
-    },
-    check=_meaning,
-)
 
 KEY_DOMAIN: Final = Record(build=KeyDomain, keys={})
 

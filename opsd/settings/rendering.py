@@ -63,7 +63,7 @@ def _key(name: str, key: Key, given: Mapping[str, Any], indent: str, default: An
             yield from _section(shape, given[name], indent + "  ")
         else:
             yield f"{indent}{name}: {flow(given[name])}"
-    elif isinstance(shape, Record):
+    elif isinstance(shape, Record) and key.sample is ABSENT:
         yield f"{indent}#{name}:"
         yield from _section(shape, {}, indent + "  ")
     elif isinstance(shape, MapOf) and key.sample is not ABSENT and len(flow(key.sample)) > _WIDE:

@@ -348,5 +348,7 @@ class OneOf:
 
     def shown(self, value: Any) -> Any:
         """The one kind, then what all may have."""
-        common = {name: key.shape.shown(value.common[name]) for name, key in self.common.items()}
+        common = {
+            name: key.shape.shown(each) for name, key in self.common.items() if is_set(key, each := value.common[name])
+        }
         return {value.kind: self.kinds[value.kind].shape.shown(value.options), **common}

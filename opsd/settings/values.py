@@ -16,7 +16,7 @@ from opsd.settings.shapes import WRONG, ListOf, Schema, Shape, Value, suggestion
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 _BYTES = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 _DURATION = r"[0-9]{1,6}(\.[0-9]{1,3})?[smhdw]"
-_SIZE = r"[0-9]{1,9}([KMGT]i)?B"
+_SIZE = r"[0-9]{1,9} ?([KMGT]i)?B"
 _TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 _WORDS = {"true": True, "false": False}
 

@@ -7,7 +7,7 @@ its name; when it raises, the name holds either nothing new or the whole object.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,4 +94,25 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove durably; a name that is not there is no error."""
+        ...
+
+
+@runtime_checkable
+class Bucket(Protocol):
+    """What a store in a bucket does beside: it vouches for its bytes by sums of its own, and locks objects."""
+
+    def checksum(self, name: str) -> bytes | None:
+        """The SHA-256 that the store has of an object, without reading it; None if it has none.
+
+        Raises:
+            ObjectNotFound: no such object.
+        """
+        ...
+
+    def locked_until(self, name: str) -> int | None:
+        """When an object's lock ends, in ns UTC; None if it has none. ObjectNotFound: no such object."""
+        ...
+
+    def retain(self, name: str, until: int) -> None:
+        """Lock an object until then, in ns UTC, or for longer if it was to be already."""
         ...

@@ -6,11 +6,12 @@ as it came. What an answer that never came did is settled by the next try, since
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from opsd.errors import StoreUnavailable
-from opsd.storage.protocol import Capabilities, ObjectInfo, Store
+from opsd.storage.protocol import Bucket, Capabilities, ObjectInfo, Store
 
 Result = TypeVar("Result")
 
@@ -71,3 +72,33 @@ class RetryingStore:
     def delete(self, name: str) -> None:
         """Remove an object."""
         self._try(lambda: self._store.delete(name))
+
+    @property
+    def bucket(self) -> Bucket | None:
+        """What the store does beside, tried as often; None if it is no bucket."""
+        return _RetryingBucket(self._store, self._try) if isinstance(self._store, Bucket) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _RetryingBucket:
+    bucket: Bucket
+    attempt: Callable[[Callable[[], Any]], Any]
+
+    def checksum(self, name: str) -> bytes | None:
+        """The SHA-256 that the store has of an object."""
+        found: bytes | None = self.attempt(lambda: self.bucket.checksum(name))
+        return found
+
+    def locked_until(self, name: str) -> int | None:
+        """When an object's lock ends."""
+        found: int | None = self.attempt(lambda: self.bucket.locked_until(name))
+        return found
+
+    def retain(self, name: str, until: int) -> None:
+        """Lock an object."""
+        self.attempt(lambda: self.bucket.retain(name, until))
+
+
+def bucket_of(store: Store) -> Bucket | None:
+    """What a store does beside, if it is a bucket."""
+    return store.bucket if isinstance(store, RetryingStore) else store if isinstance(store, Bucket) else None

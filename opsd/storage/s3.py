@@ -5,6 +5,7 @@ server does not do of that, a probe before the first put finds out, and the stor
 reads back after. An answer that never came is settled by the next try, which finds the object there and compares.
 """
 
+import base64
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -191,6 +192,29 @@ class S3Store:
         self.stat(name)
         with explained(f"lock {name}", self._options):
             self._retain(name, _date(until))
+
+    def locked_until(self, name: str) -> int | None:
+        """When the lock of an object's newest version ends, in ns UTC."""
+        held = self._head(name).get("ObjectLockRetainUntilDate")
+        return None if held is None else int(held.timestamp()) * 10**9
+
+    def checksum(self, name: str) -> bytes | None:
+        """The SHA-256 that the server took of an object when it was put, if it keeps one."""
+        told = self._head(name, ChecksumMode="ENABLED").get("ChecksumSHA256")
+        # Of an object put in parts it is a sum of sums, which says so.
+        return base64.b64decode(told) if told and "-" not in told else None
+
+    def _head(self, name: str, **more: str) -> dict[str, Any]:
+        """What the server tells of an object; HEAD has no body to tell why there is none."""
+        with explained(f"look at {name}", self._options, name):
+            try:
+                answer: dict[str, Any] = self._client.head_object(**self._at(name), **more)
+            except ClientError as error:
+                if status(error) == 404:
+                    self.stat(name)
+                raise
+        int(answer["ContentLength"])
+        return answer
 
     def _retain(self, name: str, until: datetime) -> None:
         held = self._client.head_object(**self._at(name)).get("ObjectLockRetainUntilDate")

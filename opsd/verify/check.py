@@ -39,10 +39,11 @@ Footers = dict[str, Footer]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckOptions:
-    """What to check. `share` is the part of all packs to read whole, 0 to 1; `seed` chooses them."""
+    """What to check. `share` is the part of all packs to read whole, 0 to 1; `seed` chooses them. `names`: these packs instead."""
 
     share: float = 0.0
     seed: int = 0
+    names: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class CheckReport:
     """What a check found. `decoded` tells whether frames were decrypted or packs only compared with their names. Bytes.
 
     `proved` are the names of packs that are whole to the last frame, `lost` the birth ids of what snapshots need and no pack holds.
+    `read` are the names of objects of which every byte was read and is right, `vouched` of those whose store says so unread.
     """
 
     problems: tuple[Problem, ...]
@@ -73,6 +75,8 @@ class CheckReport:
     decoded: bool
     proved: frozenset[str] = frozenset()
     lost: frozenset[bytes] = frozenset()
+    read: frozenset[str] = frozenset()
+    vouched: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -84,6 +88,7 @@ class _Found:
     damaged: dict[str, Damage] = field(default_factory=dict)
     proved: set[str] = field(default_factory=set)
     lost: set[bytes] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
     lock: Lock = field(default_factory=Lock)
 
     def add(self, error: OpsdError, name: str = "") -> None:
@@ -143,6 +148,7 @@ class Check:
             decoded=bool(chosen) and self._decodes,
             proved=frozenset(self._found.proved),
             lost=frozenset(self._found.lost),
+            read=frozenset(self._found.read),
         )
 
     # Small objects
@@ -176,6 +182,7 @@ class Check:
             for info, content in self._each(prefix):
                 try:
                     decode(info, content)
+                    self._found.read.add(info.name)
                 except (IntegrityError, NewerFormat) as error:
                     self._found.add(error, info.name)
 
@@ -188,7 +195,9 @@ class Check:
     def _manifests(self) -> Iterator[Manifest]:
         for info in sorted(self._place.store.list("snapshots/"), key=lambda each: each.name):
             try:
-                yield self._repository.manifest(info)
+                manifest = self._repository.manifest(info)
+                self._found.read.add(info.name)
+                yield manifest
             except (IntegrityError, NewerFormat) as error:
                 identity = info.name.rpartition("-")[2]
                 text = getattr(error, "problem", str(error))
@@ -233,6 +242,7 @@ class Check:
                 IndexPart(
                     info.name, decode_index(info.name, content, self._place.ring.repository, self._place.ring.index())
                 )
+                self._found.read.add(info.name)
             except (IntegrityError, NewerFormat) as error:
                 self._found.add(error, info.name)
 
@@ -274,10 +284,11 @@ class Check:
 
     def _chosen(self, packs: list[ObjectInfo]) -> list[ObjectInfo]:
         packs.sort(key=lambda each: each.name)
-        share = self._options.share
+        share, names = self._options.share, self._options.names
         count = len(packs) if share >= 1 else max(1, round(len(packs) * share)) if packs and share else 0
-        sample = {each.name for each in random.Random(self._options.seed).sample(packs, count)}  # noqa: S311 - a sample, no secret
-        return [each for each in packs if each.name in sample or digest_of(each.name) in self._marked]
+        sample = random.Random(self._options.seed).sample(packs, count)  # noqa: S311 - a sample, no secret
+        names = frozenset(each.name for each in sample) if names is None else names
+        return [each for each in packs if each.name in names or digest_of(each.name) in self._marked]
 
     def _read(self, packs: list[ObjectInfo], footers: Footers) -> None:
         self._reporter.stage("data", Total(size=sum(info.size for info in packs)))
@@ -293,6 +304,8 @@ class Check:
             return
         with self._found.lock:
             self._bytes_read += read.size
+            if not read.problem:
+                self._found.read.add(info.name)
             if (read.problem or read.bad) and info.name not in self._found.damaged:
                 # What no key at hand opens may be what is hit.
                 hit = {(row.birth, row.number) for row in (*read.bad, *(read.unread if read.problem else ()))}

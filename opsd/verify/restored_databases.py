@@ -18,7 +18,8 @@ from opsd.model import SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.browsing import content, look_up, walk
 from opsd.restore.comparison import compare
-from opsd.restore.databases import Content, DatabaseRestore, DatabaseRestorer
+from opsd.restore.databases import DatabaseRestore, DatabaseRestorer
+from opsd.restore.pg_restore import Content
 from opsd.restore.roles import restore_roles, roles_in
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem, literal

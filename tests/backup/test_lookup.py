@@ -16,6 +16,7 @@ from opsd.backup.snapshot import Planned
 from opsd.backup.tree import TreeBackup
 from opsd.backup.work import Job, Result
 from opsd.clock import FixedClock
+from opsd.events import Recorder
 from opsd.model import Entry, EntryType, Outcome
 from opsd.repository.listing import folder_parts
 from opsd.sources.files import FileTree
@@ -46,6 +47,24 @@ class MeddledTree(FileTree):
             yield folder
 
 
+class WatchedBackup(TreeBackup):
+    """Counts what is really read, which is less than what is looked at and told of."""
+
+    read = 0
+
+    def _advance(self, size: int) -> None:
+        WatchedBackup.read += size
+        super()._advance(size)
+
+
+class OnlyForward(Recorder):
+    """A bar that never goes back."""
+
+    def advance(self, *, files: int = 0, size: int = 0) -> None:
+        assert min(files, size) >= 0
+        super().advance(files=files, size=size)
+
+
 def on_device(found: os.stat_result, number: int) -> os.stat_result:
     """As after a reboot that numbered devices otherwise."""
     times = {name: getattr(found, name) for name in ("st_mtime_ns", "st_ctime_ns", "st_rdev", "st_blocks")}
@@ -68,7 +87,7 @@ def source(
         tree = MeddledTree(job.label, chosen, job.reporter)
         tree.meddle = meddle or (lambda _: None)
         tree.device = device
-        return TreeBackup(job, tree, chosen, taker or (lambda *_: nullcontext())).back_up()
+        return WatchedBackup(job, tree, chosen, taker or (lambda *_: nullcontext())).back_up()
 
     return Planned(label="files", kind="files", work=work)
 
@@ -82,9 +101,9 @@ def night(world: World, planned: Planned) -> int:
     """One run; returns how many bytes were read."""
     assert isinstance(world.clock, FixedClock)
     world.clock.advance(NIGHT)
-    before = world.recorder.size
+    before = WatchedBackup.read
     assert world.backup(planned).outcome in {Outcome.COMPLETE, Outcome.WARNINGS}
-    return world.recorder.size - before
+    return WatchedBackup.read - before
 
 
 def meet(root: Path, name: str, change: Callable[[], object]) -> Meddle:
@@ -129,6 +148,23 @@ class TestUnchanged:
         assert night(world, source(root)) == sum(map(len, on_disk(root).values()))
         assert night(world, source(root)) == 0
         assert world.contents() == on_disk(root)
+
+    def test_what_is_looked_at_counts_once_whether_it_is_read_or_known(self, world: World, root: Path) -> None:
+        (root / "large").write_bytes(bytes(range(256)) * 20_000)
+        os.link(root / "large", root / "again")
+        whole = sum(map(len, on_disk(root).values()))
+        for _ in range(2):
+            told = (world.recorder.files, world.recorder.size)
+            night(world, source(root))
+            assert (world.recorder.files - told[0], world.recorder.size - told[1]) == (202, whole)
+            (root / "a/050").write_bytes(b"a 50" * 10)
+
+    def test_a_file_that_grew_since_it_was_found_counts_as_it_was_found(self, world: World, root: Path) -> None:
+        found = sum(map(len, on_disk(root).values()))
+        world.recorder = OnlyForward()
+        grow = meet(root, "b", lambda: (root / "b/099").write_bytes(bytes(5_000_000)))
+        assert night(world, source(root, grow)) > 5_000_000
+        assert world.recorder.size == found
 
     def test_beside_a_changed_file_nothing_else_is_read(self, world: World, root: Path) -> None:
         night(world, source(root))
@@ -289,16 +325,33 @@ class TestLinks:
         night(world, source(root))
         assert len({entries(world, root)[name].link for name in ("a/001", "b/link", "b/third")}) == 1
 
+    def test_names_of_one_symlink_or_fifo_share_a_group_too(self, world: World, root: Path) -> None:
+        (root / "a/way").symlink_to("nowhere")
+        os.mkfifo(root / "a/pipe")
+        night(world, source(root))
+        for name in ("way", "pipe"):
+            assert entries(world, root)[f"a/{name}"].link is None
+            os.link(root / "a" / name, root / "b" / name, follow_symlinks=False)
+        for _ in range(2):
+            night(world, source(root))
+            (root / "a/new").write_bytes(b"new")
+            found = entries(world, root)
+            assert found["a/way"].link == found["b/way"].link != found["a/pipe"].link == found["b/pipe"].link
+            assert None not in {found["a/way"].link, found["a/pipe"].link}
+
     def test_names_stay_together_when_the_number_of_their_device_changes(self, world: World, root: Path) -> None:
         os.link(root / "a/001", root / "b/link")
         os.link(root / "a/002", root / "b/other")
+        (root / "a/way").symlink_to("nowhere")
+        os.link(root / "a/way", root / "b/way", follow_symlinks=False)
         night(world, source(root))
-        before = entries(world, root)["a/001"].link
+        before, ways = (entries(world, root)[name].link for name in ("a/001", "a/way"))
         (root / "b/050").unlink()  # So that one of the two folders is listed anew.
         assert night(world, source(root, device=4711)) == 0
         found = entries(world, root)
         assert found["a/001"].link == found["b/link"].link != before
         assert found["a/002"].link == found["b/other"].link != found["b/link"].link
+        assert found["a/way"].link == found["b/way"].link != ways
 
     def test_a_file_that_changed_between_its_names_is_not_taken_for_what_it_was(self, world: World, root: Path) -> None:
         os.link(root / "a/001", root / "b/link")

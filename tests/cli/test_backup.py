@@ -149,7 +149,7 @@ def test_what_was_added_adds_up(desk: Desk) -> None:
     root = desk.tree()
     shown = desk.ok("backup", str(root)).text
     rows = {line.split("  ")[0]: line for line in shown.splitlines()}
-    own = rows["opsd's own"].split()[-2:]
+    own = rows["bookkeeping"].split()[-2:]
     taken = desk.ok("snapshots", "--json").json[0]
     added = taken["added_bytes"] - sum(source["added_bytes"] for source in taken["sources"])
     assert own == size(added).split()

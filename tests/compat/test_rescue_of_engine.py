@@ -31,6 +31,8 @@ def tree(tmp_path: Path) -> Path:
     os.link(root / "large", root / "twin")
     (root / "way").symlink_to("../nowhere")
     os.mkfifo(root / "pipe")
+    for name in ("way", "pipe"):
+        os.link(root / name, root / "small" / name, follow_symlinks=False)
     (root / "locked").mkdir(mode=0o500)
     os.setxattr(root / "text", "user.note", b"kept")
     for number, path in enumerate(sorted(root.rglob("*"))):
@@ -47,7 +49,8 @@ def rescue(repository: Path, key: Path, *words: object) -> subprocess.CompletedP
 def facts(root: Path) -> dict[str, tuple[object, ...]]:
     """What should be the same of every path."""
     found: dict[str, tuple[object, ...]] = {}
-    for path in root.rglob("*"):
+    first: dict[int, Path] = {}
+    for path in sorted(root.rglob("*")):
         status = path.lstat()
         content = (
             path.read_bytes()
@@ -65,6 +68,7 @@ def facts(root: Path) -> dict[str, tuple[object, ...]]:
             status.st_gid,
             status.st_mtime_ns,
             status.st_nlink,
+            path.is_dir() or first.setdefault(status.st_ino, path.relative_to(root)),
             content,
             attributes,
         )

@@ -1,8 +1,8 @@
 """The world stops at every operation of a copy, and others work beside it: what the copy lists is whole, and the next pass ends whole."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from opsd.clock import DAY
 from opsd.errors import OpsdError
 from opsd.storage.faulty import Fault, FaultyStore, PowerCut, Stop
 from opsd.storage.memory import MemoryStore
-from opsd.storage.protocol import Capabilities, ObjectInfo, Store
+from tests.support.beside import Beside
 from tests.support.copying import Copier, objects
 from tests.support.engine import files
 from tests.support.pruning import Nights, noise, prune
@@ -69,50 +69,6 @@ def test_a_stop_anywhere_in_a_copy_leaves_what_it_lists_whole_and_the_next_pass_
         assert not list((stopped.folder / "spool").iterdir())
     assert tried > 30
     assert stopped.restored() == nights.truth
-
-
-@dataclass(slots=True)
-class Beside:
-    """A store beside which something happens once, before its `at`-th operation."""
-
-    store: Store
-    at: int
-    act: Callable[[], object]
-    happened: bool = False
-
-    def _step(self) -> None:
-        self.at -= 1
-        if self.at < 0 and not self.happened:
-            self.happened = True
-            self.act()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.store.capabilities
-
-    def put(self, name: str, content: bytes | memoryview | Path, *, replace: bool = False) -> None:
-        self._step()
-        self.store.put(name, content, replace=replace)
-
-    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        self._step()
-        return self.store.read(name, offset, length)
-
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
-        self._step()
-        return self.store.read_into(name, offset, buffer)
-
-    def stat(self, name: str) -> ObjectInfo:
-        self._step()
-        return self.store.stat(name)
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        self._step()
-        return self.store.list(prefix)
-
-    def delete(self, name: str) -> None:
-        self._step()
-        self.store.delete(name)
 
 
 def ripe(folder: Path) -> Nights:

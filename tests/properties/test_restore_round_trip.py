@@ -61,10 +61,12 @@ def build(folder: bytes, tree: dict[bytes, object], moment: int, seen: list[byte
                     file.truncate(max(hole, hole + len(end), 5))
             case ("symlink", bytes(target)):
                 os.symlink(target, path)
+                seen.append(path)
             case ("fifo",):
                 os.mkfifo(path)
+                seen.append(path)
             case _ if seen:
-                os.link(seen[moment % len(seen)], path)
+                os.link(seen[moment % len(seen)], path, follow_symlinks=False)
         if os.path.lexists(path):
             os.utime(path, ns=(moment, moment + len(seen)), follow_symlinks=False)
     os.utime(folder, ns=(moment, moment))

@@ -83,6 +83,8 @@ def make_exotic(root: Path, *, privileged: bool) -> None:
     (root / "to folder").symlink_to("deep")
     (root / "dangling").symlink_to("/nowhere/at all")
     os.mkfifo(root / "pipe", 0o640)
+    for name in ("dangling", "pipe"):
+        os.link(root / name, root / "links" / name, follow_symlinks=False)
     (root / "no access").write_bytes(b"secret")
     os.setxattr(root / "plain", "user.note", b"\0\xff")
     os.setxattr(root / "deep", "user.note", b"folder")
@@ -107,6 +109,7 @@ def _make_privileged(root: Path) -> None:
     os.setxattr(root / "capable", "security.capability", CAPABILITY)
     os.mknod(root / "null", 0o20666, os.makedev(1, 3))
     os.mknod(root / "disk", 0o60640, os.makedev(7, 200))
+    os.link(root / "disk", root / "disk again")
     os.chown(root / "dangling", 1234, 2345, follow_symlinks=False)
     os.chown(root / "empty", 1234, 2345)
     os.setxattr(root / "plain", "trusted.note", b"root only")

@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from opsd.backup.limits import Limit
-from opsd.backup.places import CopySettings, FolderPlace, PullSettings, S3Place, SftpPlace
+from opsd.backup.places import FolderPlace, S3Place, SftpPlace
 from opsd.errors import ConfigurationError
 from opsd.settings import Settings, load, shown
+from opsd.settings.stated import CopySettings, PullSettings
 
 LEAST = "repository: /r\nsources: {a: {sqlite: {path: /a}}}\n"
 FACE = (

@@ -1,6 +1,7 @@
 """A store on real S3 servers: what each of them really does, what is made up for, and what broken connections leave."""
 
 import gc
+import hashlib
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,7 +16,7 @@ from botocore.exceptions import ClientError
 from opsd.clock import FixedClock
 from opsd.errors import ObjectNotFound, StorageError, StoreFull, StoreReadOnly, StoreUnavailable
 from opsd.storage.protocol import Capabilities, Store
-from opsd.storage.retry import RetryingStore
+from opsd.storage.retry import RetryingStore, bucket_of
 from opsd.storage.s3 import S3Store
 from opsd.storage.s3_client import explained
 from opsd.storage.s3_probe import Behaviour, probe
@@ -187,6 +188,22 @@ def test_a_lock_grows_with_a_later_put_or_on_demand_and_never_shrinks(checking_m
         assert locked_until(checking_moto, bucket) == start + timedelta(days=400)
         with pytest.raises(ObjectNotFound):
             store.retain("index/none", CLOCK.now())
+
+
+def test_a_bucket_tells_the_sum_that_it_checked_and_when_a_lock_ends(checking_moto: S3Server) -> None:
+    bucket = checking_moto.new_bucket(ObjectLockEnabledForBucket=True)
+    with S3Store.create(checking_moto.options(bucket, object_lock_days=35), CLOCK) as locking:
+        locking.put(NAME, b"x")
+        asked = bucket_of(RetryingStore(locking))
+        assert asked
+        assert asked.checksum(NAME) == hashlib.sha256(b"x").digest()
+        assert asked.locked_until(NAME) == CLOCK.now() + 35 * 86_400 * 10**9
+        for ask in (asked.checksum, asked.locked_until):
+            with pytest.raises(ObjectNotFound):
+                ask("index/none")
+    with S3Store(checking_moto.options(checking_moto.new_bucket()), CLOCK) as plain:
+        checking_moto.client().put_object(Bucket=plain._options.bucket, Key="host/index/a", Body=b"x")
+        assert plain.locked_until("index/a") is None
 
 
 @pytest.mark.parametrize("kind", ["moto", "rclone"])

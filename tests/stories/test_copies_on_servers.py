@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,10 @@ def test_a_copy_pushed_to_an_account_that_may_only_add(tmp_path: Path, jail: Pat
         desk.ok("backup")
         assert desk.ok("copy", "--json").json["copies"][0]["new_snapshots"] == 1
         desk.ok("check", "--copy", "paris")
+        ran = desk.run("prune", "--copy", "paris")
+        assert ran.code == 1
+        assert "prune on the server itself" in ran.err
+        assert not list((jail / "web1" / "marks").iterdir())
         require_restored(desk, "paris")
         pack = max((jail / "web1" / "packs").glob("*/*"), key=lambda path: path.stat().st_size)
         pack.chmod(0o600)
@@ -119,7 +124,8 @@ def test_a_copy_in_a_bucket(tmp_path: Path, checking_moto: S3Server) -> None:
         f"access_key: {{file: {tmp_path}/key}}, secret_key: {{file: {tmp_path}/secret}}}}"
     )
     desk = host(tmp_path, f"cold: {{{place}}}")
-    desk.ok("copy")
+    assert desk.ok("copy", "--json").json["copies"][0]["lacks"] == []
+    assert desk.ok("copy", "--json").json["copies"][0]["lacks"] is None
     (tmp_path / "data" / "new.bin").write_bytes(os.urandom(3_000_000))
     desk.ok("backup")
     assert desk.ok("copy", "--json").json["copies"][0]["new_snapshots"] == 1
@@ -134,3 +140,25 @@ def test_a_copy_in_a_bucket(tmp_path: Path, checking_moto: S3Server) -> None:
     assert desk.run("check", "--copy", "cold", "--repair").code == 0
     desk.ok("check", "--copy", "cold")
     assert client.head_object(Bucket=bucket, Key=pack)["ContentLength"] > 1000
+
+
+def test_what_a_bucket_lacks_is_told_and_its_locks_are_lengthened(tmp_path: Path, moto: S3Server) -> None:
+    bucket = moto.new_bucket(ObjectLockEnabledForBucket=True)
+    for name, secret in (("key", KEY), ("secret", SECRET)):
+        (tmp_path / name).write_text(secret)
+        (tmp_path / name).chmod(0o600)
+    place = (
+        f"s3: {{endpoint: 'http://127.0.0.1:{moto.port}', bucket: {bucket}, object_lock_days: 35, "
+        f"access_key: {{file: {tmp_path}/key}}, secret_key: {{file: {tmp_path}/secret}}}}"
+    )
+    desk = host(tmp_path, f"cold: {{{place}}}")
+    assert "cold: it checks no checksum: opsd reads back what it put" in desk.ok("copy").text
+    path = desk.folder / "opsd.yaml"
+    path.write_text(path.read_text().replace("object_lock_days: 35", "object_lock_days: 90"))
+    [found] = desk.ok("copy", "--json").json["copies"]
+    entries = moto.client().list_objects_v2(Bucket=bucket)["Contents"]
+    assert found["locks_extended"] == sum(not entry["Key"].startswith("runs/") for entry in entries) > 4
+    assert desk.ok("copy", "--json").json["copies"][0]["locks_extended"] == 0
+    pack = next(entry["Key"] for entry in entries if entry["Key"].startswith("packs/"))
+    left = moto.client().head_object(Bucket=bucket, Key=pack)["ObjectLockRetainUntilDate"] - datetime.now(UTC)
+    assert 89 <= left.days <= 90

@@ -47,6 +47,7 @@ def test_a_database_and_a_table_come_back_under_other_names_and_in_place(tmp_pat
 
     desk.run("restore", "latest", "--database", "shop", "--as", "drill", "--table", "public.orders")
     assert server.rows("SELECT count(*), sum(id) FROM orders", "drill") == before
+    assert server.rows("SELECT indexname FROM pg_indexes WHERE schemaname = 'public'", "drill") == [("orders_pkey",)]
 
     refused = desk.run("restore", "latest", "--database", "shop")
     assert refused.code == 1

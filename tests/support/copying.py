@@ -9,10 +9,13 @@ from opsd.backup.copy_needs import needs_of
 from opsd.backup.copy_run import CopyKeys
 from opsd.backup.copy_state import CopyState
 from opsd.backup.limits import Throttle
+from opsd.backup.listings import list_source
 from opsd.backup.transfers import Spool
 from opsd.clock import Clock
 from opsd.events import Recorder
 from opsd.repository.local import HostState
+from opsd.retention.policy import Rules
+from opsd.retention.prune import Prune, PruneOptions, PruneResult
 from opsd.storage.memory import MemoryStore
 from opsd.storage.protocol import Store
 from tests.support.engine import World
@@ -63,12 +66,27 @@ class Copier:
         """One `opsd copy`."""
         return Copy(self.source, self.target, self.options()).bring_up_to_date()
 
-    def restored(self) -> dict[str, dict[str, bytes]]:
-        """What every snapshot in the copy restores to; it is opened with the host's keys."""
+    def there(self) -> World:
+        """The copy as a repository that is opened with the host's keys."""
         assert self.world
         there = replace(self.world, store=self.target, folder=self.folder / "reading")
         HostState(there.folder / "state").write_keys(self.world.open().place.ring)
+        return there
+
+    def restored(self) -> dict[str, dict[str, bytes]]:
+        """What every snapshot in the copy restores to."""
+        there = self.there()
         return {each.id: there.contents(each.id) for each in there.open().snapshots()}
+
+    def prune(self, **rules: int) -> PruneResult:
+        """One `opsd prune` of the copy, by default of all but the last two snapshots."""
+        options = PruneOptions(
+            rules=Rules(**(rules or {"keep_last": 2})),  # type: ignore[arg-type]
+            zone=UTC,
+            confirmed=True,
+            elsewhere=lambda: frozenset(list_source(self.source)),
+        )
+        return Prune(self.there().open(), options).carry_out()
 
 
 def objects(store: Store) -> dict[str, bytes]:

@@ -156,6 +156,8 @@ def _entry(reader: MemoryReader, real: bytes, name: bytes) -> Entry:
         size=found.st_size if kind is EntryType.FILE else 0,
         xattrs=xattrs_of(real),
     )
+    if found.st_nlink > 1 and kind not in {EntryType.FOLDER, EntryType.SOCKET}:
+        made = replace(made, link=b"%d.%d" % (found.st_dev, found.st_ino))
     if kind is EntryType.SYMLINK:
         return replace(made, target=os.readlink(real))
     if kind in {EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE}:
@@ -163,13 +165,12 @@ def _entry(reader: MemoryReader, real: bytes, name: bytes) -> Entry:
     if kind is not EntryType.FILE:
         return made
     content = Path(os.fsdecode(real)).read_bytes()
-    link = b"%d.%d" % (found.st_dev, found.st_ino) if found.st_nlink > 1 else None
     if found.st_blocks * 512 < found.st_size and not content.strip(b"\0"):
-        return replace(made, content=b"", extents=(), link=link)
+        return replace(made, content=b"", extents=())
     start = len(content) - len(content.lstrip(b"\0")) & ~4095
     if found.st_blocks * 512 < found.st_size and start:
-        return replace(made, content=reader.keep(content[start:]), extents=((start, len(content) - start),), link=link)
-    return replace(made, content=reader.keep(content), link=link)
+        return replace(made, content=reader.keep(content[start:]), extents=((start, len(content) - start),))
+    return replace(made, content=reader.keep(content))
 
 
 def xattrs_of(path: bytes) -> dict[bytes, bytes]:
@@ -197,7 +198,7 @@ def observe(root: Path) -> dict[bytes, tuple[object, ...]]:
             content = hashlib.sha256(Path(os.fsdecode(real)).read_bytes()).hexdigest()
         else:
             content = status.st_rdev
-        shared = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+        shared = not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1
         group = first.setdefault((status.st_dev, status.st_ino), path) if shared else None
         owner = (status.st_uid, status.st_gid)
         found[path] = (oct(status.st_mode), owner, status.st_mtime_ns, content, xattrs_of(real), group)

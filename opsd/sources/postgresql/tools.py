@@ -46,7 +46,15 @@ class Tools:
 
     def command(self, program: str) -> list[str]:
         """The arguments that run a program."""
-        return [*self.start, program if self.folder is None else str(self.folder / program)]
+        return [*self.start, self._path(program)]
+
+    def command_with_list(self, program: str, text: str) -> list[str]:
+        """As `command`, with a text to be read from /dev/fd/3: a file of ours could not be read where `start` leads."""
+        shell = 'list=$1; shift; exec "$@" 3<<END\n$list\nEND\n'
+        return [*self.start, "sh", "-c", shell, "sh", text, self._path(program)]
+
+    def _path(self, program: str) -> str:
+        return program if self.folder is None else str(self.folder / program)
 
 
 def through(via: tuple[str, ...], *, secret: bool) -> tuple[str, ...]:
