@@ -241,11 +241,12 @@ class Session:
             pass
 
     def own_folders(self) -> frozenset[bytes]:
-        """Folders that are opsd's own and never part of a source: repository, copies, state, cache."""
+        """Folders that are opsd's own and never part of a source: repository, copies, state, cache, a drill's scratch."""
         settings = self.settings
         places = [each.place for each in settings.copies] + [each.target for each in settings.pulls.values()]
         own = [settings.state, settings.cache, *(each.folder for each in places if isinstance(each, FolderPlace))]
         own += [Path(settings.repository)] if settings.repository else []
+        own += [settings.drill.scratch] if settings.drill.scratch else []
         return frozenset(os.fsencode(os.path.abspath(path)) for path in own)
 
     def snapshot(self, text: str, before: int | None = None) -> SnapshotReader:

@@ -113,6 +113,7 @@ class _Demo:
         self._opsd("check", "--read-data")
         self._opsd("copy")
         self._spoil_and_heal()
+        self._opsd("drill", "--from", "elsewhere")
         self._opsd("ledger", "verify")
         self._lose_the_repository()
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "restore": ("restore", "Give files and databases back."),
     "check": ("check", "Verify the repository and name what is damaged."),
     "copy": ("copy", "Bring the copies on other servers up to date."),
+    "drill": ("drill", "Restore all of a copy and prove that it is as it was."),
     "prune": ("prune", "Remove the snapshots that no rule keeps."),
     "hold": ("hold", "Keep a snapshot whatever the rules say."),
     "status": ("status", "Tell which host's snapshots are late."),

@@ -51,8 +51,17 @@ def read_key_file(path: Path) -> OpeningKey:
     Raises:
         KeyRefused: the file holds none.
     """
-    value = _read(path, _SECRET)
-    return OpeningKey(mlkem768=_part(path, value, "mlkem768", 64), x25519=_part(path, value, "x25519", 32))
+    return read_key(path.read_bytes(), str(path))
+
+
+def read_key(content: bytes, name: str) -> OpeningKey:
+    """The secret half from a key file's content; `name` is for messages.
+
+    Raises:
+        KeyRefused: it holds none.
+    """
+    value = _parsed(content, name, _SECRET)
+    return OpeningKey(mlkem768=_part(name, value, "mlkem768", 64), x25519=_part(name, value, "x25519", 32))
 
 
 def read_public_file(path: Path) -> SealingKey:
@@ -61,31 +70,32 @@ def read_public_file(path: Path) -> SealingKey:
     Raises:
         KeyRefused: the file holds neither.
     """
-    value = _read(path, _PUBLIC, _SECRET)
+    name = str(path)
+    value = _parsed(path.read_bytes(), name, _PUBLIC, _SECRET)
     if value["opsd"] == _SECRET:
         return read_key_file(path).public()
-    return SealingKey(mlkem768=_part(path, value, "mlkem768", 1184), x25519=_part(path, value, "x25519", 32))
+    return SealingKey(mlkem768=_part(name, value, "mlkem768", 1184), x25519=_part(name, value, "x25519", 32))
 
 
-def _read(path: Path, *kinds: str) -> Mapping[str, Any]:
+def _parsed(content: bytes, name: str, *kinds: str) -> Mapping[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(content.decode())
     except (UnicodeDecodeError, ValueError):
         value = None
     if not isinstance(value, dict) or value.get("opsd") not in kinds:
         raise KeyRefused(
-            f"{path} holds no {kinds[0]}", hint="'opsd key generate FILE' makes FILE (secret) and FILE.pub (public)"
+            f"{name} holds no {kinds[0]}", hint="'opsd key generate FILE' makes FILE (secret) and FILE.pub (public)"
         )
     return value
 
 
-def _part(path: Path, value: Mapping[str, Any], name: str, length: int) -> bytes:
+def _part(file: str, value: Mapping[str, Any], name: str, length: int) -> bytes:
     try:
         content = bytes.fromhex(value[name])
     except (KeyError, TypeError, ValueError):
         content = b""
     if len(content) != length:
-        raise KeyRefused(f"{path} is damaged: its {name} is no key", hint="take the file from where it was kept safe")
+        raise KeyRefused(f"{file} is damaged: its {name} is no key", hint="take the file from where it was kept safe")
     return content
 
 

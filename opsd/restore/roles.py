@@ -42,6 +42,11 @@ def restore_roles(server: Server, sql: str, reporter: Reporter) -> list[str]:
     return sorted({_role(each) or "" for each in of_roles if each.startswith("CREATE ROLE")})
 
 
+def roles_in(sql: str) -> list[str]:
+    """The names of the roles that a script creates."""
+    return [_role(each) or "" for each in statements(sql) if each.startswith("CREATE ROLE")]
+
+
 def statements(sql: str) -> Iterator[str]:
     """The statements of a script, without comments and psql's own commands."""
     pieces: list[str] = []

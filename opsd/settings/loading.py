@@ -16,6 +16,7 @@ from opsd.errors import ConfigurationError
 from opsd.settings.model import CONFIGURATION, DEFAULT_STATE, Settings, filled
 from opsd.settings.nodes import LARGEST, Place, Reading, merged, parse
 from opsd.settings.shapes import WRONG, suggestion
+from opsd.sources.options import PostgresqlSource, SqliteSource
 
 DEFAULT_FILE = Path("/etc/opsd/opsd.yaml")
 
@@ -83,10 +84,12 @@ def _disagreements(settings: Settings) -> Iterator[tuple[str, str]]:
     for source in settings.sources:
         if source.domain not in domains:
             yield f"sources.{source.label}.domain", f"no such key domain{suggestion(source.domain, domains)}"
-    for key, folder in {"state": settings.state, "cache": settings.cache}.items():
-        if settings.repository and folder.is_relative_to(settings.repository):
+    own = {"state": settings.state, "cache": settings.cache, "drill.scratch": settings.drill.scratch}
+    for key, folder in own.items():
+        if settings.repository and folder and folder.is_relative_to(settings.repository):
             yield key, f"{folder} lies in the repository, which holds nothing but its objects"
     yield from _disagreeing_copies(settings)
+    yield from _disagreeing_checks(settings)
 
 
 def _disagreeing_copies(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -106,6 +109,26 @@ def _disagreeing_copies(settings: Settings) -> Iterator[tuple[str, str]]:
             if place.folder.is_relative_to(folder) or Path(folder).is_relative_to(place.folder):
                 yield key, f"{place.folder} and {what} ({folder}) can't lie in each other"
         taken[str(place.folder)] = key
+
+
+def _disagreeing_checks(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Checks of a drill that ask a source which is not there, or not of their kind; what others back up is not known here."""
+    if not settings.sources:
+        return
+    sources = {source.label: source.options for source in settings.sources}
+    for number, check in enumerate(settings.drill.checks):
+        key = f"drill.checks[{number}]"
+        if check.source is None:
+            continue
+        options = sources.get(check.source)
+        if options is None:
+            yield f"{key}.source", f"no such source{suggestion(check.source, sources)}"
+        elif check.sql and isinstance(options, SqliteSource) and check.database:
+            yield f"{key}.database", f"{check.source} is one SQLite database, without another name"
+        elif check.sql and isinstance(options, PostgresqlSource) and not check.database:
+            yield f"{key}.sql", f"{check.source} has several databases: this check needs 'database'"
+        elif check.sql and not isinstance(options, SqliteSource | PostgresqlSource):
+            yield f"{key}.sql", f"{check.source} is no database"
 
 
 def _unverifiable(settings: Settings, key: str, name: str, place: StorePlace) -> Iterator[tuple[str, str]]:

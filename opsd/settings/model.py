@@ -12,12 +12,14 @@ from zoneinfo import ZoneInfo
 
 from opsd.retention.policy import DEFAULT_RULES, Rules
 from opsd.settings.copies import COPIES, COPIES_SAMPLE, PULLS, PULLS_SAMPLE
+from opsd.settings.drill import DRILL
 from opsd.settings.retention import RETENTION
 from opsd.settings.shapes import Converted, Key, MapOf, Record
 from opsd.settings.sources import HOOKS, SOURCES
 from opsd.settings.stated import CopySettings, PullSettings
 from opsd.settings.values import HOST, LABEL, PATH, SECRET, TIME, ZONE, number
 from opsd.sources.options import Hooks, SourceSettings
+from opsd.verify.options import DrillSettings
 
 DEFAULT_STATE: Final = Path("/var/lib/opsd")
 
@@ -56,6 +58,7 @@ class Settings:
     schedule: Schedule = field(default_factory=Schedule)
     copies: tuple[CopySettings, ...] = ()
     pulls: Mapping[str, PullSettings] = field(default_factory=dict)
+    drill: DrillSettings = field(default_factory=DrillSettings)
     text: str = field(default="", compare=False, repr=False)
     origin: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -161,5 +164,6 @@ CONFIGURATION: Final = Record(
             "Copies of other hosts' repositories, fetched by this one: see docs/copies.md. Default: none.",
             sample=PULLS_SAMPLE,
         ),
+        "drill": Key(DRILL, "The full restore that proves a copy: see docs/drill.md."),
     },
 )

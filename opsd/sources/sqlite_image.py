@@ -226,7 +226,7 @@ def _examined(check: sqlite3.Connection, file: FileIO, size: int, care: Care) ->
     check.text_factory = lambda text: text.decode(errors="replace")
     for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "ignore_check_constraints = ON"):
         check.execute(f"PRAGMA {pragma}")
-    facts = {"checked": _check(check), **_counted(check, rows=size <= care.count_bytes)}
+    facts = {"checked": _check(check), **counted(check, rows=size <= care.count_bytes)}
     check.close()
     os.pwrite(file.fileno(), versions, _VERSIONS_AT)
     return facts
@@ -251,7 +251,8 @@ def _check(check: sqlite3.Connection) -> bool:
     return True
 
 
-def _counted(check: sqlite3.Connection, *, rows: bool) -> dict[str, Any]:
+def counted(check: sqlite3.Connection, *, rows: bool) -> dict[str, Any]:
+    """Page size and count, user version, digest of the schema and, where asked for, rows by table."""
     schema = check.execute(
         "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name, tbl_name"
     ).fetchall()

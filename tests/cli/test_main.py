@@ -77,6 +77,8 @@ def parse(words: list[str]) -> None:
     context = command.make_context("opsd", list(words), resilient_parsing=False)
     while isinstance(command, click.Group):
         rest = [*context._protected_args, *context.args]
+        if not rest and command.invoke_without_command:
+            return
         name, below, rest = command.resolve_command(context, rest)
         assert below is not None
         command, context = below, below.make_context(name, rest, parent=context)

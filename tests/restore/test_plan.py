@@ -138,7 +138,7 @@ def test_a_plan_changes_nothing_and_a_restore_then_does_what_it_says(tmp_path: P
     apply(reader, request, Recorder())
     (root / "srv/www/large").write_bytes(b"other")
     (root / "srv/www/nothing").chmod(0o600)
-    (root / "srv/www/dangling").unlink()
+    (root / "srv/www/to folder").unlink()
     before = observe(root)
     found = plan_restore(reader, request)
     assert observe(root) == before

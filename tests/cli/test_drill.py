@@ -1,0 +1,187 @@
+"""`opsd drill` and what it remembers, as a person meets it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from opsd.events import Recorder
+from opsd.verify.scratch import opened
+from tests.support.command_line import ROOT, Desk
+
+MORE = "copies: {{disk: {{folder: {folder}/disk}}}}\ndrill: {{scratch: {folder}/scratch, recovery_point: 25h{more}}}"
+
+
+def made(folder: Path, more: str = "") -> Desk:
+    desk = Desk.at(folder)
+    desk = desk.configured(f"www: {{files: {{paths: [{desk.tree()}]}}}}", MORE.format(folder=folder, more=more))
+    (folder / "kit").write_text(desk.ok("init", "--json").json["kit"])
+    desk.ok("backup")
+    desk.ok("copy")
+    return desk
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return made(tmp_path_factory.mktemp("drills"))
+
+
+class Tags(HTMLParser):
+    """What a page links to and loads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.targets: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.targets += [value or "" for name, value in attrs if name in {"href", "src"}]
+
+
+def test_drills_are_carried_out_and_remembered(host: Desk) -> None:
+    ran = host.run("drill", "--from", "disk")
+    assert ran.code == 0, ran
+    assert ran.text.splitlines()[-1].startswith("green in")
+    assert "target 25 h" in ran.text
+    assert host.run("drill", "--seed-failure").code == 4
+    assert host.run("drill", "--kit-file", "kit", "--json").json["key"] == "kit file"
+    listed = host.ok("drill", "list").text
+    assert max(map(len, listed.splitlines())) <= 80
+    assert "red (seeded)" in listed
+    assert re.search("recovery kit was last used .* by", listed)
+    found = host.ok("drill", "list", "--json").json
+    assert [each["verdict"] for each in found] == ["green", "red", "green"]
+    assert host.ok("drill", "show", found[1]["id"], "--json").json["faults"][0]["found"] is True
+    assert "1 of 1 seeded fault found" in host.ok("drill", "show", found[1]["id"].rpartition("-")[2]).text
+    host.ok("drill", "report", "--output", "page.html")
+    page = (host.folder / "page.html").read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert tags.names.isdisjoint({"script", "link", "img", "iframe"})
+    assert all(target.startswith("#") for target in tags.targets)
+    assert "A person last used the recovery kit" in page
+    assert host.ok("drill", "report").text.strip() == page.strip() or "Made" in page
+
+
+def test_the_verdict_is_the_same_without_state_and_environment(host: Desk, tmp_path: Path) -> None:
+    text = (host.folder / "opsd.yaml").read_text().replace(f"{host.folder}/state", f"{tmp_path}/state")
+    (tmp_path / "opsd.yaml").write_text(text)
+    command = [sys.executable, "-m", "opsd", "-c", str(tmp_path / "opsd.yaml"), "drill", "--from", "disk", "--json"]
+    done = subprocess.run(command, env={}, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "green"
+    done = subprocess.run([*command, "--seed-failure"], env={}, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 4, done.stderr
+
+
+@pytest.mark.slow
+def test_the_drill_has_a_key_of_its_own(tmp_path: Path) -> None:
+    desk = made(tmp_path, f", key: {{file: {tmp_path}/drill}}")
+    ran = desk.run("drill", "--from", "disk")
+    assert ran.code == 2
+    assert "secret {file:" in ran.err
+    desk.ok("key", "generate", "drill")
+    ran = desk.run("drill", "--from", "disk")
+    assert ran.code == 1
+    assert "opens no slot" in ran.err
+    desk.ok("key", "add", "--recipient", "drill.pub")
+    desk.ok("copy")
+    (tmp_path / "passphrase").write_text("wrong")
+    ran = desk.run("drill", "--from", "disk", "--json")
+    assert (ran.code, ran.json["key"]) == (0, "drill key")
+    (tmp_path / "drill").write_text("no key")
+    assert "holds no recipient's secret key" in desk.run("drill", "--from", "disk").err
+    assert [each["verdict"] for each in desk.ok("drill", "list", "--json").json] == [
+        "failed",
+        "failed",
+        "green",
+        "failed",
+    ]
+
+
+@pytest.mark.slow
+def test_a_copy_that_was_never_filled_or_was_emptied_is_told_apart(tmp_path: Path) -> None:
+    desk = made(tmp_path)
+    shutil.move(tmp_path / "disk", tmp_path / "away")
+    ran = desk.run("drill", "--from", "disk")
+    assert ran.code == 4
+    assert "copy disk was filled before" in ran.err
+    (tmp_path / "state" / "copies" / "disk.json").unlink()
+    ran = desk.run("drill", "--from", "disk")
+    assert ran.code == 1
+    assert "never filled" in ran.err
+    assert "opsd copy" in ran.err
+
+
+def test_a_copy_without_a_complete_snapshot_has_nothing_to_drill(tmp_path: Path) -> None:
+    desk = made(tmp_path)
+    for path in (tmp_path / "disk" / "snapshots").iterdir():
+        path.unlink()
+    ran = desk.run("drill", "--from", "disk")
+    assert ran.code == 1
+    assert "no complete snapshot" in ran.err
+
+
+def test_a_second_drill_is_told_to_wait_and_leaves_no_record(host: Desk) -> None:
+    before = len(host.ok("drill", "list", "--json").json)
+    with opened(host.folder / "scratch", (), Recorder()):
+        ran = host.run("drill")
+    assert ran.code == 75
+    assert len(host.ok("drill", "list", "--json").json) == before
+
+
+@pytest.mark.slow
+def test_a_killed_drill_is_cleared_by_the_next(tmp_path: Path) -> None:
+    desk = made(tmp_path, ", checks: [{command: [cat, FIFO], timeout: 60s}]".replace("FIFO", str(tmp_path / "fifo")))
+    os.mkfifo(tmp_path / "fifo")
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(
+            desk.command("drill"), env=desk.variables(), cwd=tmp_path, stdout=pipe, stderr=pipe
+        ) as process,
+        (tmp_path / "fifo").open("w"),
+    ):  # Open once the check has begun to read.
+        process.kill()
+        process.wait()
+    (left,) = (tmp_path / "scratch").glob("drill-*")
+    (tmp_path / "opsd.yaml").write_text((tmp_path / "opsd.yaml").read_text().replace("cat", "test, -p"))
+    ran = desk.run("drill")
+    assert ran.code == 0, ran
+    assert f"cleared {left}" in ran.err
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == [".opsd-drill.lock"]
+
+
+@pytest.mark.slow
+def test_a_drill_that_is_told_to_stop_clears_its_place(tmp_path: Path) -> None:
+    desk = made(tmp_path, f", checks: [{{command: [cat, {tmp_path}/fifo], timeout: 60s}}]")
+    os.mkfifo(tmp_path / "fifo")
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(
+            desk.command("drill"), env=desk.variables(), cwd=tmp_path, stdout=pipe, stderr=pipe
+        ) as process,
+        (tmp_path / "fifo").open("w"),
+    ):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == [".opsd-drill.lock"]
+
+
+def test_a_missed_target_deviates(tmp_path: Path) -> None:
+    desk = made(tmp_path, ", recovery_time: 0.001s")
+    ran = desk.run("drill", "--json")
+    assert (ran.code, ran.json["verdict"]) == (3, "deviating")
+    assert [each["subject"] for each in ran.json["deviations"]] == ["recovery time"]
+
+
+def test_a_drill_shows_no_options_of_its_own_to_its_lists(host: Desk) -> None:
+    assert host.run("drill", "--seed-failure", "list").code == 2
+    assert host.run("drill", "show", "nothing").code == 1
