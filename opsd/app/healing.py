@@ -32,7 +32,7 @@ from opsd.repository.repository import Repository
 from opsd.storage.protocol import Store
 from opsd.verify.check import Check, CheckOptions, CheckReport, Problem, missing_slots
 from opsd.verify.healing import Donor, Healing, healed_report
-from opsd.verify.proof import prove_objects
+from opsd.verify.proof import NO_KEY, prove_objects
 
 
 def check_copy(session: Session) -> CheckReport:
@@ -48,7 +48,8 @@ def check_copy(session: Session) -> CheckReport:
     except IntegrityError as error:
         report = prove_objects(session.store, session.reporter)
         problem = Problem(object=f"copy {name}", problem=f"it can't be opened: {error}", hint=error.hint)
-        return report if report.problems else replace(report, problems=(problem,))
+        named = any(each.object.startswith("settings/") for each in report.problems)
+        return report if named else replace(report, problems=(*report.problems, problem))
     if repository is None:
         report = prove_objects(session.store, session.reporter)
         return replace(report, problems=(*report.problems, *_unopened(session)))
@@ -142,7 +143,9 @@ def heal(session: Session, report: CheckReport) -> tuple[CheckReport, dict[str, 
             left = (each for each in report.problems if _is_object(each.object) and each.object not in healing.healed)
             return replace(report, problems=(*left, *_unopened(session))), healing.healed
         healing.drop_runs(repository, names)
-        healing.restore(repository, report.lost)
+        unopened = bool(session.access.copy) and NO_KEY in report.notices
+        lost = _check_opened(session, repository, 0.0).lost if unopened else report.lost
+        healing.restore(repository, lost)
         if not healing.healed:
             return report, {}
         again = _check_opened(session, repository, 0.0) if session.access.copy else check(session, CheckOptions())

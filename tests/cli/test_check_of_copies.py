@@ -257,3 +257,14 @@ def test_without_a_key_missing_settings_slots_and_snapshots_are_noticed_and_root
     ran = host.run("-c", str(puller), "check", "--copy", "web1")
     assert ran.code == 4
     assert "older state" in ran.text
+
+
+def test_settings_and_a_pack_that_are_both_gone_come_back_with_one_repair(host: Desk) -> None:
+    for path in [*(host.folder / "disk" / "settings").iterdir(), packs(host, "disk")[0]]:
+        path.unlink()
+    spoil(packs(host, "disk")[0])
+    code, found = check(host, "disk")
+    assert "settings/ is empty" in str(found["problems"])
+    code, found = check(host, "disk", "--repair")
+    assert code == 0, found
+    assert check(host, "disk")[0] == 0
