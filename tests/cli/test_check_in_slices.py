@@ -4,10 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.command_line import Desk
 from tests.support.s3 import KEY, SECRET, S3Server
 
 pytest_plugins = ["tests.support.stores"]
+pytestmark = pytest.mark.slow
 
 
 def host(desk: Desk, copies: str) -> Desk:

@@ -9,6 +9,8 @@ import pytest
 from opsd.repository.local import HostState
 from tests.support.command_line import Desk, contents
 
+pytestmark = pytest.mark.slow
+
 PLACES = ("repository", "disk", "usb")
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.command_line import Desk
 
+pytestmark = pytest.mark.slow
+
 COPIES = "copies: {{disk: {{folder: {folder}/disk, retention: {{keep_last: 2}}}}, usb: {{folder: {folder}/usb}}}}"
 
 

@@ -15,6 +15,7 @@ from tests.support.s3 import KEY, SECRET, S3Server
 from tests.support.sshd import Server, running_server
 
 pytest_plugins = ["tests.support.stores"]
+pytestmark = pytest.mark.slow
 
 READ_ONLY = "ChrootDirectory {jail}\nForceCommand internal-sftp -R\n"
 APPEND_ONLY = (

@@ -22,6 +22,7 @@ from tests.support.s3 import S3Server
 from tests.support.sshd import Server
 
 pytest_plugins = ["tests.support.stores"]
+pytestmark = pytest.mark.slow
 CLOCK = SystemClock()
 
 
