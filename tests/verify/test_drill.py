@@ -36,7 +36,9 @@ def made(folder: Path, more: str = "") -> Desk:
     sources = f"www: {{files: {{paths: [{root}]}}}}\ncrm: {{sqlite: {{path: {folder}/crm.db}}}}"
     desk = desk.configured(sources, CONFIGURATION.format(folder=folder, more=more))
     desk.ok("init")
-    desk.ok("backup")
+    with closing(sqlite3.connect(root / "live.db", isolation_level=None)) as connection:
+        connection.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t (a)")
+        desk.ok("backup")
     desk.ok("copy")
     return desk
 
@@ -60,7 +62,7 @@ def test_what_came_back_as_it_was_is_green(desk: Desk) -> None:
     record = drilled(desk)
     assert (record.verdict, record.exit_code, record.deviations, record.error) == ("green", 0, [], None)
     assert {each["label"]: (each["databases"], each["rows"]) for each in record.sources} == {
-        "www": (1, 0),
+        "www": (2, 0),
         "crm": (1, 500),
     }
     assert record.copy == "one"
@@ -227,6 +229,24 @@ def test_a_damaged_copy_is_red_and_the_other_one_green(tmp_path: Path) -> None:
     record = drilled(desk)
     assert record.exit_code == 4
     assert drilled(desk, copy="two").exit_code == 0
+
+
+def test_a_newest_snapshot_that_can_not_be_read_is_red_and_named(tmp_path: Path) -> None:
+    desk = made(tmp_path)
+    desk.ok("backup")
+    desk.ok("copy")
+    manifests = sorted((tmp_path / "one" / "snapshots").iterdir())
+    flip(manifests[-1])
+    record = drilled(desk)
+    assert (record.exit_code, [each["subject"] for each in record.deviations]) == (
+        4,
+        [f"snapshots/{manifests[-1].name}"],
+    )
+    flip(manifests[0])
+    record = drilled(desk)
+    assert record.exit_code == 4
+    assert record.error
+    assert manifests[-1].name in record.error["text"]
 
 
 def test_checks_of_the_site_are_asked_of_what_was_restored(tmp_path: Path) -> None:
