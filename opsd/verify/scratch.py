@@ -94,7 +94,8 @@ def _prepare(place: Path) -> None:
             f"the scratch folder {place} is not there", hint="mount its disk, or name another: drill.scratch"
         )
     with _refusals(place):
-        place.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            place.mkdir(mode=0o700)
         found = place.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise RestoreError(f"the scratch folder {place} is no folder", hint="name another: drill.scratch")

@@ -115,7 +115,7 @@ def test_a_place_on_a_disk_that_is_not_mounted_is_not_made(tmp_path: Path) -> No
 
 def test_a_file_is_no_place(tmp_path: Path) -> None:
     (tmp_path / "scratch").touch()
-    with pytest.raises(RestoreError, match="scratch"), opened(tmp_path / "scratch", (), Recorder()):
+    with pytest.raises(RestoreError, match="is no folder"), opened(tmp_path / "scratch", (), Recorder()):
         pass
 
 
