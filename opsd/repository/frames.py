@@ -6,6 +6,7 @@ frames, never bytes. docs/format.md, Packs.
 
 import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -200,4 +201,4 @@ class FrameRow(NamedTuple):
     offset: int
     stored_length: int
     plain_length: int
-    blobs: tuple[BlobPlace, ...]
+    blobs: Sequence[BlobPlace]

@@ -7,10 +7,10 @@ keeps its birth id and number. docs/format.md, Packs.
 import hashlib
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, overload
 
 from opsd.errors import NewerFormat, ObjectDamaged
 from opsd.repository.format import HEADER_BYTES, Kind, check_header, header, pack_name
@@ -162,22 +162,54 @@ def decode_footer(name: str, plain: bytes) -> tuple[FrameRow, ...]:
             end = place + blobs * _BLOB.size
             if end > len(plain) or length > FRAME_LIMIT:
                 raise ObjectDamaged(name, "its footer can't be parsed")
-            places = _places(plain[place:end])
-            place = end
             seat = None if session == _NO_SESSION else session
-            rows.append(FrameRow(birth, number, kind, method, domain, seat, offset, stored, length, places))
+            packed = PackedPlaces(plain[place:end])
+            place = end
+            rows.append(FrameRow(birth, number, kind, method, domain, seat, offset, stored, length, packed))
     except struct.error as error:
         raise ObjectDamaged(name, "its footer can't be parsed") from error
     return tuple(rows)
 
 
-def _places(content: bytes) -> tuple[BlobPlace, ...]:
-    offset = 0
-    places = []
-    for identity, length in _BLOB.iter_unpack(content):
-        places.append(BlobPlace(identity, offset, length))
-        offset += length
-    return tuple(places)
+class PackedPlaces(Sequence[BlobPlace]):
+    """The blobs of a frame, unpacked once one is asked for: of a pack's many frames, most readers want a few."""
+
+    __slots__ = ("_packed", "_places")
+
+    def __init__(self, packed: bytes) -> None:
+        self._packed = packed
+        self._places: tuple[BlobPlace, ...] | None = None
+
+    def _unpacked(self) -> tuple[BlobPlace, ...]:
+        if self._places is None:
+            offset = 0
+            places = []
+            for identity, length in _BLOB.iter_unpack(self._packed):
+                places.append(BlobPlace(identity, offset, length))
+                offset += length
+            self._places = tuple(places)
+        return self._places
+
+    def __len__(self) -> int:
+        return len(self._packed) // _BLOB.size
+
+    @overload
+    def __getitem__(self, place: int) -> BlobPlace: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[BlobPlace]: ...
+
+    def __getitem__(self, place: int | slice) -> BlobPlace | Sequence[BlobPlace]:
+        return self._unpacked()[place]
+
+    def __iter__(self) -> Iterator[BlobPlace]:
+        return iter(self._unpacked())
+
+    def __eq__(self, other: object) -> bool:
+        return self._unpacked() == (other._unpacked() if isinstance(other, PackedPlaces) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._unpacked())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

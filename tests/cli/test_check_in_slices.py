@@ -130,6 +130,8 @@ def test_a_bucket_vouches_for_its_bytes_and_they_do_not_count_as_read(desk: Desk
     for name in keys_there:
         if name.startswith(("index/", "keys/", "packs/")):
             client.put_object(Bucket=bucket, Key=name, Body=b"rotten", ChecksumAlgorithm="SHA256")
-    ran = desk.run("check", "--copy", "cold", "--due")
+    # Each slice looks at one object or more of those that were not looked at yet.
+    slices = (desk.run("check", "--copy", "cold", "--due") for _ in keys_there)
+    ran = next(each for each in slices if each.code)
     assert ran.code == 4
     assert "the store's checksum of it is of other bytes" in ran.text

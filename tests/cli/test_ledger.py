@@ -20,6 +20,7 @@ ACTIONS = {
     "restore": "restore",
     "check": "repair",
     "copy": "copy",
+    "drill": "drill",
     "prune": "prune",
     "hold": "hold",
     "export": "export",
@@ -28,6 +29,7 @@ ACTIONS = {
     "key enrol": "key-enrol",
     "ledger accept": "ledger-accepted",
     **dict.fromkeys(("snapshots", "ls", "find", "diff", "cat", "stats", "status", "key list", "key public")),
+    **dict.fromkeys(("drill list", "drill show", "drill report")),
     **dict.fromkeys(("config generate", "config validate", "config show", "config schema")),
     **dict.fromkeys(("ledger show", "ledger export", "ledger verify", "demo")),
     "key generate": None,  # Makes two files; the repository learns of them by 'key add'.
@@ -40,6 +42,8 @@ def commands(command: click.Command, path: str = "") -> Iterator[str]:
     if not isinstance(command, click.Group):
         yield path
         return
+    if command.invoke_without_command:
+        yield path
     context = click.Context(command)
     for name in command.list_commands(context):
         below = command.get_command(context, name)
@@ -60,7 +64,10 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     data.mkdir()
     (data / "accounts.db").write_text("rows")
     copies = f"copies: {{elsewhere: {{folder: {folder}/elsewhere}}}}"
-    desk = desk.configured(f"smith-www: {{files: {{paths: [{data}]}}}}", copies)
+    (folder / "scratch").mkdir(mode=0o700)
+    desk = desk.configured(
+        f"smith-www: {{files: {{paths: [{data}]}}}}", f"{copies}\ndrill: {{scratch: {folder}/scratch}}"
+    )
     opsd = runner(desk)
     (folder / "second").write_text("another passphrase\n")
     assert opsd("init") == 0
@@ -80,6 +87,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     assert opsd("key", "enrol") == 0
     assert opsd("backup") == 0
     assert opsd("copy") == 0
+    assert opsd("drill") == 0
     return desk
 
 
@@ -110,7 +118,7 @@ def test_every_command_that_changes_something_left_its_entry(used: Desk) -> None
     expected = {action for action in ACTIONS.values() if action} - {"ledger-accepted"}
     assert {each["action"] for each in found} == expected | {"release"}
     begun = {each["number"]: each for each in found if each["outcome"] == "begun"}
-    assert {each["action"] for each in begun.values()} == {"restore", "prune", "repair"}
+    assert {each["action"] for each in begun.values()} == {"restore", "prune", "repair", "drill"}
     assert {each["begun"] for each in found if each["begun"]} == set(begun)
 
 
