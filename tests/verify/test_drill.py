@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -16,6 +17,7 @@ from opsd.clock import FixedClock
 from opsd.events import Recorder
 from opsd.verify.checks import Places
 from opsd.verify.drill_record import DrillRecord
+from tests.restore.conftest import NOBODY, as_nobody, open_up
 from tests.support.command_line import Desk
 
 CONFIGURATION = """copies: {{one: {{folder: {folder}/one}}, two: {{folder: {folder}/two}}}}
@@ -275,3 +277,28 @@ def test_checks_of_the_site_are_asked_of_what_was_restored(tmp_path: Path) -> No
         "sleep ran longer than its limit of 0.2 s and was stopped",
     ]
     assert record.exit_code == 4
+
+
+def test_a_device_that_only_root_could_make_deviates_for_others(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can take a device")
+    desk = made(tmp_path)
+    os.mknod(tmp_path / "data" / "zero", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    desk.ok("backup")
+    desk.ok("copy")
+    assert (
+        drilled(desk).exit_code == 0
+    )  # Also: all that a drill imports is there, should the ordinary user not read it.
+    for folder, _, names in os.walk(tmp_path):
+        for name in (folder, *(os.path.join(folder, each) for each in names)):
+            os.chown(name, NOBODY, NOBODY, follow_symlinks=False)
+    open_up(tmp_path)
+
+    def work() -> None:
+        record = drilled(desk)
+        assert [(each["subject"], each["problem"]) for each in record.deviations] == [
+            (f"{tmp_path}/data/zero", "is missing")
+        ]
+        assert record.exit_code == 3
+
+    as_nobody(work)
