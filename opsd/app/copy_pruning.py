@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from opsd.app.copying import Route, alarms_of, extend_locks, opened_source, route_of
 from opsd.app.session import Session
+from opsd.backup.copy_state import CopyState, refuse_foreign
 from opsd.backup.listings import list_source
 from opsd.clock import stamp
 from opsd.errors import ConfigurationError, KeyMissing, PruneRefused, StoreReadOnly
@@ -107,7 +108,9 @@ def _opened(session: Session, route: Route) -> Repository:
     Raises:
         KeyMissing: there is none, or the copy does not know it yet.
     """
-    ring = HostState(session.settings.state).read_keys(repository_id(session.store)) if session.has_state() else None
+    held = repository_id(session.store)
+    refuse_foreign(held, CopyState(session.settings.state, route.name).read().repository, route.name)
+    ring = HostState(session.settings.state).read_keys(held) if session.has_state() else None
     if ring is None or ring.maintainer is None:
         raise KeyMissing(
             f"the maintainer's key of copy {route.name} is not on this machine: nobody can tell here what its snapshots are",

@@ -11,7 +11,7 @@ from typing import Final
 
 from opsd import clock
 from opsd.app.session import Session
-from opsd.backup.copy_state import CopyState
+from opsd.backup.copy_state import CopyState, refuse_foreign
 from opsd.backup.listings import expected
 from opsd.backup.places import StorePlace
 from opsd.errors import ConfigurationError, NotARepository, OpsdError, StoreGone
@@ -79,6 +79,7 @@ def _hosts_of(session: Session, name: str, place: StorePlace) -> tuple[Host, ...
         try:
             with expected(f"copy {name}", filled=filled):
                 store = stack.enter_context(session.opener.opened(place))
+            refuse_foreign(repository_id(store), before.repository, name)
             return hosts(store, bytes.fromhex(before.owner))
         except (StoreGone, NotARepository):
             if filled:

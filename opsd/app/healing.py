@@ -10,21 +10,29 @@ from pathlib import Path
 
 from opsd.app.session import Session
 from opsd.app.upkeep import check
-from opsd.backup.copy_state import CopyState, older_state
+from opsd.backup.copy_state import CopyState, older_state, older_unopened, refuse_foreign
 from opsd.backup.limits import Throttle
 from opsd.backup.listings import expected
 from opsd.backup.places import FolderPlace, StorePlace
 from opsd.backup.transfers import Spool, Transfers
-from opsd.errors import HistoryDisagrees, IntegrityError, ObjectDamaged, StorageError
+from opsd.errors import (
+    HistoryDisagrees,
+    IntegrityError,
+    NotARepository,
+    ObjectDamaged,
+    OpsdError,
+    StorageError,
+    StoreGone,
+)
 from opsd.events import Warning
 from opsd.repository.format import digest_of
 from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
 from opsd.repository.repository import Repository
 from opsd.storage.protocol import Store
-from opsd.verify.check import Check, CheckOptions, CheckReport, Problem
+from opsd.verify.check import Check, CheckOptions, CheckReport, Problem, missing_slots
 from opsd.verify.healing import Donor, Healing, healed_report
-from opsd.verify.proof import prove_objects
+from opsd.verify.proof import NO_KEY, prove_objects
 
 
 def check_copy(session: Session) -> CheckReport:
@@ -40,26 +48,35 @@ def check_copy(session: Session) -> CheckReport:
     except IntegrityError as error:
         report = prove_objects(session.store, session.reporter)
         problem = Problem(object=f"copy {name}", problem=f"it can't be opened: {error}", hint=error.hint)
-        return report if report.problems else replace(report, problems=(problem,))
+        named = any(each.object.startswith("settings/") for each in report.problems)
+        return report if named else replace(report, problems=(*report.problems, problem))
     if repository is None:
-        return prove_objects(session.store, session.reporter)
+        report = prove_objects(session.store, session.reporter)
+        return replace(report, problems=(*report.problems, *_unopened(session)))
     return _check_opened(session, repository, 1.0)
 
 
 def require_filled(session: Session) -> None:
-    """The copy that this session reads holds a repository, if it ever did.
+    """The copy that this session reads holds something.
 
     Raises:
-        HistoryDisagrees: it was filled before, and is empty. StorageError: it can't be read.
+        HistoryDisagrees: it was filled before, and is empty. NotARepository: it never was. StorageError: it can't be read.
     """
     name = session.access.copy or ""
     filled = bool(CopyState(session.settings.state, name).read().repository)
-    with expected(f"copy {name}", filled=filled):
-        if filled and not any(True for _ in session.store.list("settings/")):
-            raise HistoryDisagrees(
-                f"copy {name} was filled before and is empty",
-                hint="is the right disk mounted there, the right bucket named?",
-            )
+    never = NotARepository(f"copy {name} was never filled", hint="run 'opsd copy'")
+    try:
+        with expected(f"copy {name}", filled=filled):
+            empty = not any(True for prefix in ("settings/", "snapshots/") for _ in session.store.list(prefix))
+    except StoreGone as error:
+        raise never from error
+    if empty and filled:
+        raise HistoryDisagrees(
+            f"copy {name} was filled before and is empty",
+            hint="is the right disk mounted there, the right bucket named?",
+        )
+    if empty:
+        raise never
 
 
 def _check_opened(session: Session, repository: Repository, share: float) -> CheckReport:
@@ -71,10 +88,31 @@ def _check_opened(session: Session, repository: Repository, share: float) -> Che
     return replace(report, problems=(*report.problems, problem))
 
 
+def _unopened(session: Session) -> tuple[Problem, ...]:
+    """What can be told without a key of objects that are gone."""
+    older = older_unopened(session.store, CopyState(session.settings.state, session.access.copy or ""))
+    found = (Problem(object=older.subject, problem=older.problem, hint=older.hint),) if older else ()
+    return (*missing_slots(session.store), *found)
+
+
 def _opened(session: Session) -> Repository | None:
     """The repository, if this host has keys or something opens it unasked."""
-    held = HostState(session.settings.state).read_keys(repository_id(session.store)) if session.has_state() else None
+    repository = repository_id(session.store)
+    if session.access.copy:
+        refuse_foreign(repository, _wanted(session, session.access.copy), session.access.copy)
+    held = HostState(session.settings.state).read_keys(repository) if session.has_state() else None
     return session.open() if held or session.can_unlock() else None
+
+
+def _wanted(session: Session, copy: str) -> str:
+    """The repository that a copy should hold, in hex: what it was filled from, else this host's own; empty if unknown."""
+    filled = CopyState(session.settings.state, copy).read().repository
+    if filled or copy in session.settings.pulls:
+        return filled
+    try:
+        return repository_id(session.home().store).hex()
+    except OpsdError:
+        return ""
 
 
 def heal_unopened(session: Session) -> dict[str, str]:
@@ -88,6 +126,7 @@ def heal_unopened(session: Session) -> dict[str, str]:
     except IntegrityError:
         report = prove_objects(session.store, session.reporter)
         with _healing(session) as healing:
+            healing.restore_roots()
             healing.replace(_names(report))
             return healing.healed
     return {}
@@ -96,14 +135,17 @@ def heal_unopened(session: Session) -> dict[str, str]:
 def heal(session: Session, report: CheckReport) -> tuple[CheckReport, dict[str, str]]:
     """Heal what a check found: what is left, and from whom each healed object came."""
     with _healing(session) as healing:
-        if not healing.donors:
-            return report, {}
-        healing.replace(_names(report))
+        names = _names(report)
+        healing.restore_roots()
+        healing.replace(names)
         repository = _opened(session)
         if repository is None:
-            left = tuple(each for each in report.problems if each.object not in healing.healed)
-            return replace(report, problems=left), healing.healed
-        healing.restore(repository, report.lost)
+            left = (each for each in report.problems if _is_object(each.object) and each.object not in healing.healed)
+            return replace(report, problems=(*left, *_unopened(session))), healing.healed
+        healing.drop_runs(repository, names)
+        unopened = bool(session.access.copy) and NO_KEY in report.notices
+        lost = _check_opened(session, repository, 0.0).lost if unopened else report.lost
+        healing.restore(repository, lost)
         if not healing.healed:
             return report, {}
         again = _check_opened(session, repository, 0.0) if session.access.copy else check(session, CheckOptions())

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from opsd.app.stores import StoreOpener, place_of
-from opsd.backup.copy_state import CopyState, older_state
+from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
 from opsd.backup.places import FolderPlace, StorePlace
 from opsd.clock import Clock, SystemClock
 from opsd.credentials import resolve
@@ -226,7 +226,9 @@ class Session:
         if repository.enrolled:
             self._record_enrolment(repository)
         if self.access.copy and self.has_state():
-            warning = older_state(repository, CopyState(self.settings.state, self.access.copy))
+            state = CopyState(self.settings.state, self.access.copy)
+            refuse_foreign(repository.place.ring.repository, state.read().repository, self.access.copy)
+            warning = older_state(repository, state)
             if warning:
                 self.reporter.warn(warning)
         return repository

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opsd.backup.history import History, Visit, lost_numbers
-from opsd.errors import IntegrityError, StorageError, StoreReadOnly, TryLater
+from opsd.errors import IntegrityError, NotARepository, StorageError, StoreReadOnly, TryLater
 from opsd.events import Warning
 from opsd.repository.local import replace_file
 from opsd.repository.repository import Repository
+from opsd.storage.protocol import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,19 @@ class CopyState:
             yield
 
 
+def refuse_foreign(held: bytes, wanted: str, name: str) -> None:
+    """Refuse a copy that holds another repository than it was filled from; `wanted` in hex, empty where nothing is known.
+
+    Raises:
+        NotARepository: it does.
+    """
+    if wanted not in ("", held.hex()):
+        raise NotARepository(
+            f"copy {name} holds another repository, {held.hex()[:16]}, not {wanted[:16]}",
+            hint="each repository needs a place of its own: see this copy's path in the configuration",
+        )
+
+
 def older_state(repository: Repository, state: CopyState) -> Warning | None:
     """What is to be said of an open copy that no longer shows what it showed before; a restore from it goes on all the same."""
     try:
@@ -111,6 +125,18 @@ def older_state(repository: Repository, state: CopyState) -> Warning | None:
         lost = lost_numbers(listed, dropped, state.read().visit.target)
     except (IntegrityError, StorageError) as error:
         return Warning(subject=f"copy {state.name}", problem=str(error), hint=error.hint)
+    return _older(state, lost)
+
+
+def older_unopened(store: Store, state: CopyState) -> Warning | None:
+    """The same of a copy that no key opens; after a prune since the last visit nothing can be said."""
+    before = state.read().visit.target
+    if any(info.name not in before.notes for info in store.list("notes/")):
+        return None
+    return _older(state, lost_numbers([info.name for info in store.list("snapshots/")], before.dropped, before))
+
+
+def _older(state: CopyState, lost: str) -> Warning | None:
     problem = f"it shows an older state of itself: snapshots {lost}, which it held before, are gone"
     hint = "find out why; 'opsd copy' fills it again"
     return Warning(subject=f"copy {state.name}", problem=problem, hint=hint) if lost else None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from opsd.backup.copy_run import CopyKeys
-from opsd.backup.copy_state import CopyMemory
+from opsd.backup.copy_state import CopyMemory, refuse_foreign
 from opsd.backup.history import History
 from opsd.errors import (
     HistoryDisagrees,
@@ -112,12 +112,7 @@ def refuse_other(source: Store, target: Store, listed: Listing, there: Listing, 
     if settings & listed.keys():
         return
     if settings:
-        held, wanted = repository_id(target), repository_id(source)
-        if held != wanted:
-            raise NotARepository(
-                f"copy {name} holds another repository, {held.hex()[:16]}, not {wanted.hex()[:16]}",
-                hint="each repository needs a place of its own: see this copy's path in the configuration",
-            )
+        refuse_foreign(repository_id(target), repository_id(source).hex(), name)
         return
     # A copy begins with its run, then come settings.
     foreign = [each for each in there if each not in listed and not each.startswith("runs/")]

@@ -15,6 +15,7 @@ from opsd.cli.coverage import coverage_json, coverage_text
 from opsd.cli.options import described, reading_options, reason_option, session
 from opsd.errors import UsageError
 from opsd.verify.check import CheckReport, Problem
+from opsd.verify.healing import OVER
 from opsd.verify.repair import Repaired
 
 
@@ -46,7 +47,7 @@ def _share(given: dict[str, Any]) -> float:
     """{"problems": [{"object", "problem", "snapshots": [id], "paths": ["SOURCE:PATH"], "hint"}], "notices": [text], "snapshots": number,
     "packs", "packs_read", "bytes_read", "bytes_stored", "decoded": bool}; paths are those in the newest snapshot affected;
     decoded: frames were decrypted too, for which a reader's key is needed; with --repair also "repaired": {"packs": [name],
-    "whole_again": [name], "index_objects"} (not with --copy), and "healed": {object: the copy that it came from}; "coverage": {"verify":
+    "whole_again": [name], "index_objects"} (not with --copy), and "healed": {object: the copy that it came from, or "removed, …"}; "coverage": {"verify":
     "read"|"checksum"|"off", "bytes", "read_share": 0 to 1 of them, in 30 days, "vouched_share": only by the store's own checksums,
     "oldest_unread_days"}, or null without a state folder""",
     "opsd check",
@@ -89,7 +90,7 @@ def command(**given: Any) -> int:
         for notice in report.notices:
             output.line(notice)
         for name, donor in healed.items():
-            output.line(output.paint(f"{name}: healed from {donor}", "green"))
+            output.line(output.paint(f"{name}: {donor if donor == OVER else f'healed from {donor}'}", "green"))
         for problem in report.problems:
             _print(problem, mended)
         output.line(_summary(report))
@@ -201,9 +202,7 @@ def _summary(report: CheckReport) -> str:
     looked = f"{output.count(report.snapshots, 'snapshot')}, {output.count(report.packs, 'pack')} of {output.size(report.bytes_stored)}"
     how = ""
     if report.packs_read:
-        depth = (
-            "decrypted" if report.decoded else "compared with their names; the passphrase would let them be decrypted"
-        )
-        how = f", {output.count(report.packs_read, 'pack')} read ({depth})"
+        depth = "decrypted" if report.decoded else "not decrypted"
+        how = f", {report.packs_read:,} read ({depth})"
     verdict = output.count(len(report.problems), "problem") if report.problems else "no problem found"
     return f"{looked}{how}: {verdict}"

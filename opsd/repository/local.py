@@ -104,6 +104,11 @@ class HostState:
             return True
         return False
 
+    def any_alive(self) -> bool:
+        """Whether a process of this host holds any run."""
+        folder = self.folder / "runs"
+        return folder.is_dir() and any(self.is_alive(bytes.fromhex(path.name)) for path in folder.iterdir())
+
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a private file whole, synced."""

@@ -205,7 +205,7 @@ def unlock(store: Store, identity: bytes, how: Unlock, reporter: Reporter) -> Ke
     """The keys of a repository behind a passphrase, a kit or a recipient's key.
 
     Raises:
-        KeyRefused: it opens no slot. IntegrityError: it opens none that can be read, and one can't be read.
+        KeyRefused: it opens no slot. IntegrityError: it opens none that can be read, and one can't be read, or none is there.
     """
     try:
         return _unlock(store, identity, how, reporter)
@@ -231,7 +231,10 @@ def _unlock(store: Store, identity: bytes, how: Unlock, reporter: Reporter) -> K
     # An 'init' that was cut off and done again leaves slots of a repository that never was.
     found = [slot for slot in slots(store, reporter) if slot.clear.get("repository") == identity]
     if not found:
-        raise KeyRefused("the repository has no key slot that can be read", hint="restore the folder keys/ from a copy")
+        raise IntegrityError(
+            "the repository has no key slot that can be read",
+            hint="'opsd check --repair' takes them from a copy",
+        )
     if how.kit:
         return _by_kit(found, how.kit)
     if how.recipient:
@@ -271,7 +274,7 @@ def repository_id(store: Store) -> bytes:
     """Which repository a store claims to hold; believed only once keys confirm it.
 
     Raises:
-        NotARepository: it holds none.
+        NotARepository: it holds none. IntegrityError: its settings can't be read, or are gone.
     """
     failure: ObjectDamaged | NewerFormat | None = None
     for info in store.list("settings/"):
@@ -286,6 +289,11 @@ def repository_id(store: Store) -> bytes:
             failure = ObjectDamaged(info.name, "it names no repository")
     if failure:
         raise failure
+    if any(True for _ in store.list("snapshots/")):
+        raise IntegrityError(
+            "the folder settings/ is empty, and there are snapshots",
+            hint="'opsd check --repair' takes the settings from a copy; do not run 'opsd init'",
+        )
     raise NotARepository("there is no repository at this place", hint="check the path, or create one with 'opsd init'")
 
 

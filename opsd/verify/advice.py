@@ -11,7 +11,7 @@ COPY_BACK: Final = "copy it back from another copy of the repository"
 _BY_KIND: Final = {
     "settings": COPY_BACK,
     "keys": f"{COPY_BACK}; else open with the kit or another passphrase, and run 'opsd key add'",
-    "runs": f"{COPY_BACK}, or move the file out while nothing else is at work; prune stops until then",
+    "runs": "'opsd check --repair' removes it once nothing is at work; where several hosts write, move the file out then",
     "marks": f"{COPY_BACK}, or move the file out: prune makes the mark again, and stops until then",
     "notes": f"{COPY_BACK}, or move the file out and give the holds again; prune stops until then",
     "index": "nothing is lost by it: 'opsd check --repair' writes it anew",

@@ -25,7 +25,7 @@ from opsd.repository.run import frames_of
 from opsd.repository.runs import Note
 from opsd.repository.settings import decode_settings
 from opsd.retention.survey import missing_numbers
-from opsd.storage.protocol import ObjectInfo
+from opsd.storage.protocol import ObjectInfo, Store
 from opsd.verify.advice import COPY_BACK, hint_of, pack_advice
 from opsd.verify.affected import Damage, Frame, paths_hit
 from opsd.verify.packs import Footer, PackProof
@@ -77,6 +77,14 @@ class CheckReport:
     lost: frozenset[bytes] = frozenset()
     read: frozenset[str] = frozenset()
     vouched: frozenset[str] = frozenset()
+
+
+def missing_slots(store: Store) -> tuple[Problem, ...]:
+    """The problem that nothing opens a repository, if there is no key slot left."""
+    if any(True for _ in store.list("keys/")):
+        return ()
+    hint = "copy them back from a copy, or run 'opsd key' where its keys still are"
+    return (Problem(object="keys/", problem="there is no key slot: no passphrase and no kit opens it", hint=hint),)
 
 
 @dataclass(slots=True)
@@ -173,11 +181,7 @@ class Check:
             "marks/": lambda info, content: signed.decode_mark(info.name, content, info.modified),
             "notes/": lambda info, content: signed.decode_note(info.name, content),
         }
-        if not any(True for _ in self._place.store.list("keys/")):
-            hint = "copy them back from a copy, or run 'opsd key' on a host that still has its keys"
-            self._found.problems.append(
-                Problem(object="keys/", problem="there is no key slot: no passphrase and no kit opens it", hint=hint)
-            )
+        self._found.problems.extend(missing_slots(self._place.store))
         for prefix, decode in kinds.items():
             for info, content in self._each(prefix):
                 try:
@@ -212,7 +216,7 @@ class Check:
             notes = self._place.notes()
             self._repository.compare_memory()
         except (IntegrityError, NewerFormat) as error:
-            self._found.add(error)
+            self._found.add(error, getattr(error, "name", "snapshots/"))
             return
         numbers: dict[tuple[bytes, int], str] = {}
         for manifest in manifests:

@@ -7,6 +7,7 @@ does not come back.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Final
 
 from opsd.backup.transfers import Transfers
 from opsd.errors import IntegrityError, NewerFormat, ObjectNotFound, StorageError
@@ -19,6 +20,9 @@ from opsd.repository.repository import Repository
 from opsd.repository.run import frames_of
 from opsd.storage.protocol import ObjectInfo, Store
 from opsd.verify.check import CheckReport
+
+#: Told of a damaged object that was removed instead.
+OVER: Final = "removed, since no run is alive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,40 @@ class Healing:
     def replace(self, names: Iterable[str]) -> None:
         """Objects that are listed and damaged."""
         self._bring(dict.fromkeys(names), damaged=True)
+
+    def restore_roots(self) -> None:
+        """Settings and key slots, where none are left, from donors that list a snapshot of this store: its name proves that they are of the same repository.
+
+        Slots that are left are all that is meant to be there: others may have been removed on purpose.
+        """
+        own = {info.name for info in self.store.list("snapshots/")}
+        for prefix in ("settings/", "keys/"):
+            if any(True for _ in self.store.list(prefix)):
+                continue
+            for donor in self.donors:
+                try:
+                    if own.isdisjoint(info.name for info in donor.store.list("snapshots/")):
+                        continue
+                    names = [info.name for info in donor.store.list(prefix) if info.name not in self.healed]
+                except StorageError as error:
+                    self._pass_over(donor, error)
+                else:
+                    self._bring_from(donor, names, damaged=False)
+
+    def drop_runs(self, repository: Repository, names: Iterable[str]) -> None:
+        """Damaged objects of runs, which stand nowhere else, where nobody but this host writes and no run of it is alive.
+
+        They only keep a prune from removing what a living run relies on; its next run ends what seems open without them.
+        """
+        if not _is_quiet(repository):
+            return
+        for name in names:
+            if name.startswith("runs/") and name not in self.healed:
+                try:
+                    self.store.delete(name)
+                    self.healed[name] = OVER
+                except StorageError as error:
+                    self.reporter.warn(Warning(subject=name, problem=str(error), hint=error.hint))
 
     def restore(self, repository: Repository, lost: Collection[bytes]) -> None:
         """Packs that snapshots need and nobody lists, by birth id; then manifests that vanished without a note of prune."""
@@ -100,6 +138,14 @@ def _stat(store: Store, name: str) -> ObjectInfo | None:
         return store.stat(name)
     except ObjectNotFound:
         return None
+
+
+def _is_quiet(repository: Repository) -> bool:
+    """Whether all who may write are this host, and none of its runs is alive."""
+    ring, settings = repository.place.ring, repository.place.settings
+    own = {key.public().id for key in (ring.writer, ring.maintainer) if key is not None}
+    signers = {each.key.id for each in (*settings.writers, *settings.maintainers)}
+    return signers <= own and not repository.around.state.any_alive()
 
 
 def _holders(catalog: Catalog, births: Iterable[bytes], listed: Collection[str]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from opsd.repository.local import HostState
 from tests.support.command_line import Desk, contents
 
 PLACES = ("repository", "disk", "usb")
@@ -95,6 +96,69 @@ def test_an_object_of_any_kind_is_healed(host: Desk, kind: str, place: str) -> N
     assert check(host, place)[0] == 0
 
 
+@pytest.mark.parametrize("kind", ["settings", "keys"])
+@pytest.mark.parametrize("place", ["repository", "disk"])
+def test_a_folder_without_which_nothing_opens_comes_back(host: Desk, kind: str, place: str) -> None:
+    folder = host.folder / place / kind
+    before = contents(folder)
+    for path in folder.iterdir():
+        path.unlink()
+    ran = host.run("check", *(() if place == "repository" else ("--copy", place)))
+    assert ran.code == 4
+    assert "create one with" not in ran.err
+    code, found = check(host, place, "--repair")
+    assert code == 0, found
+    assert contents(folder) == before
+    assert check(host, place)[0] == 0
+
+
+@pytest.mark.parametrize("place", ["repository", "disk"])
+def test_a_damaged_run_is_removed_where_nobody_is_at_work(host: Desk, place: str) -> None:
+    paths = list((host.folder / place / "runs").iterdir())
+    for path in paths:
+        spoil(path)
+    assert check(host, place)[0] == 4
+    code, found = check(host, place, "--repair")
+    assert code == 0, found
+    assert set(found["healed"].values()) == {"removed, since no run is alive"}  # type: ignore[attr-defined]
+    host.ok("prune", *(() if place == "repository" else ("--copy", place)))
+
+
+def test_a_damaged_run_stays_while_a_run_is_alive(host: Desk) -> None:
+    spoil(min((host.folder / "repository" / "runs").iterdir()))
+    with HostState(host.folder / "state").alive(b"0123456789abcdef"):
+        assert check(host, "repository", "--repair")[0] == 4
+    assert check(host, "repository", "--repair")[0] == 0
+
+
+def test_another_repository_in_the_place_of_a_copy_is_refused(host: Desk) -> None:
+    other = host.folder / "other"
+    text = (host.folder / "opsd.yaml").read_text()
+    (host.folder / "other.yaml").write_text(text.replace("/repository", "/other").replace("/state", "/other-state"))
+    host.ok("-c", str(host.folder / "other.yaml"), "init")
+    shutil.rmtree(host.folder / "disk")
+    other.rename(host.folder / "disk")
+    for arguments in (
+        ["check", "--copy", "disk"],
+        ["check", "--copy", "disk", "--repair"],
+        ["prune", "--copy", "disk"],
+        ["snapshots", "--from", "disk"],
+        ["status", "--fleet"],
+    ):
+        ran = host.run(*arguments)
+        assert ran.code == 1, ran
+        assert "disk holds another repository" in ran.err
+    (host.folder / "state" / "copies" / "disk.json").unlink()
+    assert host.run("check", "--copy", "disk").code == 1
+
+
+def test_what_vanished_is_named(host: Desk) -> None:
+    max((host.folder / "repository" / "snapshots").iterdir()).unlink()
+    code, found = check(host, "repository")
+    assert code == 4
+    assert all(each["object"] for each in found["problems"])  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("place", ["repository", "disk"])
 def test_a_pack_that_is_gone_comes_back(host: Desk, place: str) -> None:
     gone = max(packs(host, place), key=lambda path: path.stat().st_size)
@@ -162,3 +226,45 @@ def test_options_that_do_not_go_together_are_refused(host: Desk) -> None:
         ["--from", "usb", "--repair"],
     ):
         assert host.run("check", *arguments).code == 2
+
+
+def test_a_copy_that_was_never_filled_is_told_so(host: Desk) -> None:
+    path = host.folder / "opsd.yaml"
+    path.write_text(path.read_text().replace("copies: {", f"copies: {{new: {{folder: {host.folder}/new}}, "))
+    for folder in (None, host.folder / "new"):
+        if folder:
+            folder.mkdir()
+        ran = host.run("check", "--copy", "new")
+        assert ran.code == 1
+        assert "never filled" in ran.err
+        assert "run 'opsd copy'" in ran.err
+
+
+def test_without_a_key_missing_settings_slots_and_snapshots_are_noticed_and_roots_are_healed(host: Desk) -> None:
+    puller = host.folder / "puller.yaml"
+    puller.write_text(
+        f"state: {host.folder}/pulled\n"
+        f"pulls: {{web1: {{from: {{folder: {host.folder}/repository}}, to: {{folder: {host.folder}/web1}}}}}}\n"
+    )
+    host.ok("-c", str(puller), "copy")
+    for kind in ("settings", "keys"):
+        for path in (host.folder / "web1" / kind).iterdir():
+            path.unlink()
+        assert host.run("-c", str(puller), "check", "--copy", "web1").code == 4
+        assert host.run("-c", str(puller), "check", "--copy", "web1", "--repair").code == 0
+        assert contents(host.folder / "web1" / kind) == contents(host.folder / "repository" / kind)
+    max((host.folder / "web1" / "snapshots").iterdir()).unlink()
+    ran = host.run("-c", str(puller), "check", "--copy", "web1")
+    assert ran.code == 4
+    assert "older state" in ran.text
+
+
+def test_settings_and_a_pack_that_are_both_gone_come_back_with_one_repair(host: Desk) -> None:
+    for path in [*(host.folder / "disk" / "settings").iterdir(), packs(host, "disk")[0]]:
+        path.unlink()
+    spoil(packs(host, "disk")[0])
+    code, found = check(host, "disk")
+    assert "settings/ is empty" in str(found["problems"])
+    code, found = check(host, "disk", "--repair")
+    assert code == 0, found
+    assert check(host, "disk")[0] == 0
