@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -126,6 +127,10 @@ class Output:
         """Whether all was read; waits for the program to close its output or to write more."""
         return self._ended or not self._pipe.read(1)
 
+    def fileno(self) -> int:
+        """The descriptor, for poll(2)."""
+        return self._pipe.fileno()
+
     def close(self) -> None:
         """Read no more."""
         self._pipe.close()
@@ -203,6 +208,9 @@ class _Program:
         self.output = Output(process.stdout, self.errors)
         self._process = process
         self._timeout = timeout
+        #: Readable once the program has ended; when its output is not waited for any longer.
+        self._ended = os.pidfd_open(process.pid)
+        self._end: float | None = None
         self._expired = False
         self._timer = threading.Timer(timeout, self._expire)
         self._timer.daemon = True
@@ -213,11 +221,23 @@ class _Program:
         """All of a short output."""
         whole = bytearray()
         buffer = memoryview(bytearray(_STEP))
-        while count := self.output.readinto(buffer):
+        while self._has_more() and (count := self.output.readinto(buffer)):
             whole += buffer[:count]
             if len(whole) > OUTPUT_BYTES:
                 raise ProgramFailed(f"{self.name} wrote more than {OUTPUT_BYTES // 1024 // 1024} MiB")
         return bytes(whole)
+
+    def _has_more(self) -> bool:
+        """Wait for output, or its end; once the program has ended, not for long: a child in the background may hold the pipe open."""
+        poll = select.poll()
+        poll.register(self.output, select.POLLIN)
+        if self._end is None:
+            poll.register(self._ended, select.POLLIN)
+            if any(descriptor != self._ended for descriptor, _ in poll.poll()):
+                return True
+            poll.unregister(self._ended)
+            self._end = time.monotonic() + GRACE
+        return bool(poll.poll(max(0.0, self._end - time.monotonic()) * 1000))
 
     def give(self, given: bytes) -> None:
         """Write its input while it is read from; one that does not read all of it is its own business."""
@@ -272,6 +292,7 @@ class _Program:
         self.output.close()
         _stop(self._process)
         self._beside.end()
+        os.close(self._ended)
         if self._timer.is_alive():
             self._timer.join()
 

@@ -182,6 +182,14 @@ def test_a_child_in_the_background_that_keeps_the_pipes_open_holds_up_nobody(mon
     os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("background", ["sleep 600", "while :; do echo x; sleep 0.05; done"])
+def test_a_child_in_the_background_holds_up_no_short_program(background: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE", 0.2)
+    done = process.run(["sh", "-c", f"({background}) & echo $!; exit 3"], timeout=60)
+    os.kill(int(done.output.split()[0]), signal.SIGKILL)
+    assert done.status == 3
+
+
 def test_a_program_is_fed_piece_by_piece_and_its_failure_is_told(tmp_path: Path) -> None:
     target = tmp_path / "fed"
     pieces: list[bytes | memoryview] = [b"one ", memoryview(b"two "), b"x" * 300_000]

@@ -37,7 +37,7 @@ class Part:
 
 
 class Grouping:
-    """Walks a tree once; what it counts goes into the result."""
+    """Walks a tree once; counts folders, and what it found below each root."""
 
     def __init__(self, tree: FileTree, hashed: Callable[[bytes], bytes], result: Result) -> None:
         self._tree = tree
@@ -87,8 +87,6 @@ class Grouping:
             if stat.S_ISREG(found.st_mode):
                 files += 1
                 size += found.st_size
-        self._result.files += files
-        self._result.bytes += size
         for root, totals in self._totals.items():
             if folder.path == root or folder.path.startswith(root.rstrip(b"/") + b"/"):
                 totals[0] += files

@@ -124,6 +124,9 @@ class TreeBackup:
         first = prepared.group[0]
         name = first.entries[0][0] if first.entries else b""
         entries, files, size = stored.totals
+        # What is listed counts: journals of databases are not, a file may have vanished, or grown since it was found.
+        self.result.files += files
+        self.result.bytes += size
         self._hunks.append(
             HunkPlace(
                 path=first.folder.path, name=name, content=stored.content, entries=entries, files=files, size=size

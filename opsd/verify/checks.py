@@ -132,9 +132,9 @@ def _restored(check: DrillCheck, places: Places) -> list[tuple[Any, ...]]:
     return _asked(places.servers[check.source], check)
 
 
-def _asked(server: Server, check: DrillCheck) -> list[tuple[Any, ...]]:
+def _asked(server: Server, check: DrillCheck, *, first: str = "") -> list[tuple[Any, ...]]:
     with server.session(check.database) as session:
-        session.run(f"reset search_path; set statement_timeout = {int(check.timeout * 1000)}")
+        session.run(f"{first}reset search_path; set statement_timeout = {int(check.timeout * 1000)}")
         return list(session.rows(check.sql or ""))
 
 
@@ -143,7 +143,7 @@ def _lively(check: DrillCheck, live: Live) -> list[tuple[Any, ...]]:
     options = live.options.get(check.source or "")
     try:
         if isinstance(options, PostgresqlSource):
-            return _asked(live.server(check.source or ""), check)
+            return _asked(live.server(check.source or ""), check, first="set default_transaction_read_only = on; ")
         if isinstance(options, SqliteSource):
             return _of_image(options.path, check, live.scratch)
     except (OpsdError, ServerProblem, sqlite3.Error, Refused, OSError) as error:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from opsd.clock import Clock
-from opsd.errors import RestoreError
+from opsd.errors import ObjectDamaged, RestoreError
 from opsd.events import Reporter
 from opsd.model import SourceTree
 from opsd.repository.reader import SnapshotReader
@@ -27,6 +27,7 @@ _GROWTH = 1.2
 #: An empty database is a copy of a template and so brings no WAL; other data brings as much, up to the server's bound.
 _EMPTY_BYTES = 8 << 20
 _WAL_BYTES = 256 << 20
+_LOST = "it can't be read, so its snapshot does not come back"
 
 
 class Drill:
@@ -94,17 +95,29 @@ def _opened(repository: Repository, now: int) -> tuple[SnapshotReader, DrillRepo
     """The snapshot of this drill.
 
     Raises:
-        RestoreError: none is complete.
+        RestoreError: none is complete. ObjectDamaged: none that can be read is.
     """
-    snapshots = repository.snapshots()
-    summary, newest = chosen_snapshot(snapshots, now), chosen_snapshot(snapshots, 0)
+    listed = _manifests(repository)
+    known = repository.snapshots(marked=True)
+    snapshots = [each for each in known if not each.marked]
+    lost = sorted((listed - {each.name for each in known}) & _manifests(repository))
+    host = repository.around.host
+    summary, newest = chosen_snapshot(snapshots, now, host), chosen_snapshot(snapshots, 0, host)
     if summary is None or newest is None:
+        if lost:
+            raise ObjectDamaged(lost[-1], _LOST)
         hint = "'opsd snapshots' (--from NAME) lists what is there; 'opsd backup', then 'opsd copy' bring one"
         raise RestoreError("there is no complete snapshot to restore", hint=hint)
     reader = repository.reader(repository.find(summary.id))
     sources = {tree.label: SourceReport(label=tree.label, kind=tree.kind) for tree in reader.trees()}
     report = DrillReport(snapshot=summary, newest=newest, recovery_point=age_seconds(newest, now), sources=sources)
+    report.deviates(*(Deviation(source="", subject=name, problem=_LOST) for name in lost))
     return reader, report
+
+
+def _manifests(repository: Repository) -> set[str]:
+    """Names of all manifests, also of those that can't be read."""
+    return {info.name for info in repository.place.store.list("snapshots/")}
 
 
 def _parts(reader: SnapshotReader, tree: SourceTree) -> list[Part]:

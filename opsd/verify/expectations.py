@@ -137,12 +137,13 @@ def copy_of_week(names: Sequence[str], moment: int) -> str | None:
     return names[week_of(moment) % len(names)] if names else None
 
 
-def chosen_snapshot(snapshots: Sequence[SnapshotSummary], moment: int) -> SnapshotSummary | None:
+def chosen_snapshot(snapshots: Sequence[SnapshotSummary], moment: int, host: str = "") -> SnapshotSummary | None:
     """The newest complete one; every fifth week one that is over a week older, where there is such. None without any.
 
-    One of all sources, where there is any; `snapshots` come oldest first; at `moment` 0 the newest is chosen.
+    One of `host`, and one of all sources, where there is any; `snapshots` come oldest first; at `moment` 0 the newest is chosen.
     """
     complete = [each for each in snapshots if each.complete and each.job != "safety"]
+    complete = [each for each in complete if each.host == host] or complete
     whole = [each for each in complete if each.job == "all"] or complete
     if not whole:
         return None

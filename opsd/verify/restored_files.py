@@ -150,7 +150,9 @@ class FileComparison:
             status = os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
             target = os.readlink(entry.name, dir_fd=folder) if entry.type is EntryType.SYMLINK else None
         except OSError:
-            found.deviates(_deviation(task, entry, "is missing", Verdict.RED))
+            # Only root makes devices, and the restore has said so.
+            severity = Verdict.RED if entry.device is None or self._root else self._severity
+            found.deviates(_deviation(task, entry, "is missing", severity))
             return
         problems = self._metadata_problems(folder, task.placed, entry, status, target)
         wrong = self._content_problem(found, folder, task, entry, status)

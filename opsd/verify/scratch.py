@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ _NAME: Final = re.compile(r"drill-[0-9a-f]{16}")
 _RESERVE: Final = 0.01
 _SHARED_RESERVE: Final = 0.05
 _STOPPING_MS: Final = 10_000
+#: How initdb calls the server (PostgreSQL, initdb.c): such a process ends by itself.
+_MAKING: Final = {b"--boot", b"--single", b"--check"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +94,8 @@ def _prepare(place: Path) -> None:
             f"the scratch folder {place} is not there", hint="mount its disk, or name another: drill.scratch"
         )
     with _refusals(place):
-        place.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            place.mkdir(mode=0o700)
         found = place.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise RestoreError(f"the scratch folder {place} is no folder", hint="name another: drill.scratch")
@@ -168,12 +172,34 @@ def _is_marked(folder: Path) -> bool:
 
 def _end(folder: Path) -> None:
     """The marker goes last: a removal that was cut off is found again."""
+    _await_makers(folder)
     for server in (folder / "servers").glob("*"):
         stop_server(server / "main")
     for name in os.listdir(folder):
         if name != _MARKER:
             remove(folder / name)
     remove(folder)
+
+
+def _await_makers(folder: Path) -> None:
+    """Wait for what still makes or starts a server there: a half-made one that loses its files leaves shared memory behind.
+
+    They hold the server's folder open, as the server itself does.
+    """
+    inside = os.path.realpath(folder / "servers") + "/"
+    end = time.monotonic() + _STOPPING_MS / 1000
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            held = any(os.readlink(each).startswith(inside) for each in (process / "fd").iterdir())
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            runs = os.path.basename(words[0]).startswith(b"postgres") and not _MAKING & set(words)
+            if int(process.name) == os.getpid() or not held or runs:
+                continue
+            descriptor = os.pidfd_open(int(process.name))
+            with open(descriptor):
+                poll = select.poll()
+                poll.register(descriptor, select.POLLIN)
+                poll.poll(max(0.0, end - time.monotonic()) * 1000)
 
 
 def remove(path: Path) -> None:

@@ -81,6 +81,8 @@ def spoil_database(label: str, name: str, facts: Mapping[str, Any], server: Serv
         if rows:
             with server.session(name) as session:
                 session.run("set session_replication_role = replica")
+                # A published table without a key refuses to lose a row (PostgreSQL, Logical Replication, Publication).
+                session.run(f"alter table only {table} replica identity full")
                 row = f"ctid = (select ctid from only {table} limit 1)"  # noqa: S608 - a title is quoted where it must be
                 session.run(f"delete from only {table} where {row}")  # noqa: S608 - likewise
             yield Fault(kind="row of PostgreSQL", source=label, subject=name, word=f"{table} has {rows - 1} rows")

@@ -20,6 +20,7 @@ def opened(path: bytes | Path) -> Iterator[sqlite3.Connection]:
     """A connection to a file that nobody else writes (SQLite, Uniform Resource Identifiers, `immutable`)."""
     name = quote(path if isinstance(path, bytes) else str(path))
     with closing(sqlite3.connect(f"file:{name}?mode=ro&immutable=1", uri=True, isolation_level=None)) as connection:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)  # ATTACH would make a file.
         connection.text_factory = lambda text: text.decode(errors="replace")
         for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):
             connection.execute(f"PRAGMA {pragma}")

@@ -183,6 +183,7 @@ class _Runner:
                 user=account.pw_uid if account else None,
                 group=account.pw_gid if account else None,
                 extra_groups=[] if account else None,
+                start_new_session=True,  # An interrupt from the keyboard would stop initdb's server, and leave its shared memory.
                 timeout=_SECONDS + 30,
             )
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -16,6 +17,7 @@ from opsd.clock import FixedClock
 from opsd.events import Recorder
 from opsd.verify.checks import Places
 from opsd.verify.drill_record import DrillRecord
+from tests.restore.conftest import NOBODY, as_nobody, open_up
 from tests.support.command_line import Desk
 
 CONFIGURATION = """copies: {{one: {{folder: {folder}/one}}, two: {{folder: {folder}/two}}}}
@@ -36,7 +38,9 @@ def made(folder: Path, more: str = "") -> Desk:
     sources = f"www: {{files: {{paths: [{root}]}}}}\ncrm: {{sqlite: {{path: {folder}/crm.db}}}}"
     desk = desk.configured(sources, CONFIGURATION.format(folder=folder, more=more))
     desk.ok("init")
-    desk.ok("backup")
+    with closing(sqlite3.connect(root / "live.db", isolation_level=None)) as connection:
+        connection.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t (a)")
+        desk.ok("backup")
     desk.ok("copy")
     return desk
 
@@ -60,7 +64,7 @@ def test_what_came_back_as_it_was_is_green(desk: Desk) -> None:
     record = drilled(desk)
     assert (record.verdict, record.exit_code, record.deviations, record.error) == ("green", 0, [], None)
     assert {each["label"]: (each["databases"], each["rows"]) for each in record.sources} == {
-        "www": (1, 0),
+        "www": (2, 0),
         "crm": (1, 500),
     }
     assert record.copy == "one"
@@ -229,6 +233,24 @@ def test_a_damaged_copy_is_red_and_the_other_one_green(tmp_path: Path) -> None:
     assert drilled(desk, copy="two").exit_code == 0
 
 
+def test_a_newest_snapshot_that_can_not_be_read_is_red_and_named(tmp_path: Path) -> None:
+    desk = made(tmp_path)
+    desk.ok("backup")
+    desk.ok("copy")
+    manifests = sorted((tmp_path / "one" / "snapshots").iterdir())
+    flip(manifests[-1])
+    record = drilled(desk)
+    assert (record.exit_code, [each["subject"] for each in record.deviations]) == (
+        4,
+        [f"snapshots/{manifests[-1].name}"],
+    )
+    flip(manifests[0])
+    record = drilled(desk)
+    assert record.exit_code == 4
+    assert record.error
+    assert manifests[-1].name in record.error["text"]
+
+
 def test_checks_of_the_site_are_asked_of_what_was_restored(tmp_path: Path) -> None:
     checks = """, recovery_time: 1s, recovery_point: 1d, checks: [
   {source: crm, sql: "select count(*) = 500 from customer"}, {source: crm, sql: "select count(*) from customer", live: 10},
@@ -255,3 +277,28 @@ def test_checks_of_the_site_are_asked_of_what_was_restored(tmp_path: Path) -> No
         "sleep ran longer than its limit of 0.2 s and was stopped",
     ]
     assert record.exit_code == 4
+
+
+def test_a_device_that_only_root_could_make_deviates_for_others(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can take a device")
+    desk = made(tmp_path)
+    os.mknod(tmp_path / "data" / "zero", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    desk.ok("backup")
+    desk.ok("copy")
+    assert (
+        drilled(desk).exit_code == 0
+    )  # Also: all that a drill imports is there, should the ordinary user not read it.
+    for folder, _, names in os.walk(tmp_path):
+        for name in (folder, *(os.path.join(folder, each) for each in names)):
+            os.chown(name, NOBODY, NOBODY, follow_symlinks=False)
+    open_up(tmp_path)
+
+    def work() -> None:
+        record = drilled(desk)
+        assert [(each["subject"], each["problem"]) for each in record.deviations] == [
+            (f"{tmp_path}/data/zero", "is missing")
+        ]
+        assert record.exit_code == 3
+
+    as_nobody(work)

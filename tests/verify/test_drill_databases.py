@@ -26,6 +26,7 @@ create table orders as select n as id, md5(n::text) as item from generate_series
 alter table orders add primary key (id); create index by_item on orders (item); grant select on orders to app;
 create table lines (id int references orders (id), note text); insert into lines values (1, 'a'), (2, 'b');
 create materialized view summary as select count(*) from orders;
+create table early (a int); insert into early values (1); create publication early for table early;
 create table spaced (a int) tablespace own; insert into spaced values (1);
 """
 CHECKS = """drill:
@@ -33,6 +34,7 @@ CHECKS = """drill:
   checks:
     - {{source: shop, database: shop, sql: "select count(*) = 2000 from orders"}}
     - {{source: shop, database: shop, sql: "select count(*) from orders", live: 5%}}
+    - {{source: shop, database: shop, sql: "update orders set item = 'x' where id = 1 returning id", live: "0"}}
     - {{source: shop, database: shop, sql: "select pg_sleep(60)", timeout: 0.2s}}
     - {{source: shop, database: shop, sql: "select nothing from nowhere"}}
     - {{source: shop, command: [sh, -c, "test -S $PGHOST/.s.PGSQL.$PGPORT || test -n $PGUSER"]}}"""
@@ -88,11 +90,12 @@ def test_databases_come_back_whole_and_only_failing_checks_deviate(host: tuple[D
     assert set(os.listdir(cluster.folder / "space")) == before
     assert {each["problem"] for each in record.deviations} == {
         "canceling statement due to statement timeout",
+        "the live database can't be asked: cannot execute UPDATE in a read-only transaction",
         'relation "nowhere" does not exist LINE 1: select nothing from nowhere ^',
     }
-    assert [check["passed"] for check in record.checks] == [True, True, False, False, True]
+    assert [check["passed"] for check in record.checks] == [True, True, False, False, False, True]
     (source,) = record.sources
-    assert (source["databases"], source["rows"]) == (3, 2003)
+    assert (source["databases"], source["rows"]) == (3, 2004)
     assert any("repository itself" in notice for notice in record.notices)
 
 
@@ -155,8 +158,8 @@ def test_where_scratch_is_smaller_than_the_snapshot_one_database_after_the_other
         subprocess.run(["umount", scratch], check=True)
     assert record.pieces == 3
     assert "public.lines has 1 rows instead of 2" in problems(record)
-    assert (record.sources[0]["databases"], record.sources[0]["rows"]) == (3, 2003)
-    assert [check["passed"] for check in record.checks] == [True, True, False, False, False]
+    assert (record.sources[0]["databases"], record.sources[0]["rows"]) == (3, 2004)
+    assert [check["passed"] for check in record.checks] == [True, True, False, False, False, False]
     assert "scratch is too small" in record.checks[-1]["problem"]
 
 

@@ -126,7 +126,7 @@ def test_each_week_has_its_copy() -> None:
     assert copy_of_week([], MONDAY) is None
 
 
-def snapshot(day: int, *, complete: bool = True, job: str = "all") -> SnapshotSummary:
+def snapshot(day: int, *, complete: bool = True, job: str = "all", host: str = "") -> SnapshotSummary:
     return SnapshotSummary(
         id=str(day),
         name="",
@@ -137,7 +137,7 @@ def snapshot(day: int, *, complete: bool = True, job: str = "all") -> SnapshotSu
         ended=0,
         received=0,
         zone="",
-        host="",
+        host=host,
         job=job,
         tags=(),
         complete=complete,
@@ -149,8 +149,8 @@ def snapshot(day: int, *, complete: bool = True, job: str = "all") -> SnapshotSu
     )
 
 
-def chosen(snapshots: Sequence[SnapshotSummary], day: int) -> str | None:
-    found = chosen_snapshot(snapshots, day * DAY)
+def chosen(snapshots: Sequence[SnapshotSummary], day: int, host: str = "") -> str | None:
+    found = chosen_snapshot(snapshots, day * DAY, host)
     return found.id if found else None
 
 
@@ -164,6 +164,11 @@ def test_the_newest_complete_snapshot_is_drilled_and_now_and_then_an_older_one()
     assert chosen([snapshot(2), snapshot(3, job="part")], 30) == "2"
     assert chosen([snapshot(3, job="part"), snapshot(4, job="safety")], 30) == "3"
     assert chosen(snapshots[3:], 30) is None
+
+
+def test_in_a_repository_of_several_hosts_a_host_drills_its_own_snapshots_and_a_stranger_the_newest() -> None:
+    snapshots = [snapshot(1, host="web"), snapshot(2, host="mail")]
+    assert [chosen(snapshots, 3, host) for host in ("web", "mail", "backup")] == ["1", "2", "2"]
 
 
 def test_what_fits_is_restored_at_once_and_what_does_not_one_by_one() -> None:

@@ -76,6 +76,17 @@ def test_a_process_that_is_no_server_of_the_leftover_is_left_alone(tmp_path: Pat
     assert not own.exists()
 
 
+def test_who_still_makes_a_server_in_the_leftover_is_waited_for(tmp_path: Path) -> None:
+    own = leftover(tmp_path, "drill-0123456789abcdef", {"opsd": "drill", "folder": "drill-0123456789abcdef"})
+    (own / "servers" / "shop").mkdir(parents=True)
+    descriptor = os.open(own / "servers" / "shop", os.O_PATH)
+    with subprocess.Popen(["sleep", "0.3"], pass_fds=(descriptor,)) as process:
+        os.close(descriptor)
+        with opened(tmp_path, (), Recorder()):
+            assert process.poll() == 0
+    assert not own.exists()
+
+
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
 def test_a_place_where_others_may_write_is_refused(mode: int, tmp_path: Path) -> None:
     place = tmp_path / "scratch"
@@ -104,7 +115,7 @@ def test_a_place_on_a_disk_that_is_not_mounted_is_not_made(tmp_path: Path) -> No
 
 def test_a_file_is_no_place(tmp_path: Path) -> None:
     (tmp_path / "scratch").touch()
-    with pytest.raises(RestoreError, match="scratch"), opened(tmp_path / "scratch", (), Recorder()):
+    with pytest.raises(RestoreError, match="is no folder"), opened(tmp_path / "scratch", (), Recorder()):
         pass
 
 

@@ -52,3 +52,10 @@ def test_a_question_may_not_write(tmp_path: Path) -> None:
     path = made(tmp_path / "a.db")
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         answer(path, "DELETE FROM t", 5.0)
+
+
+def test_a_question_makes_no_other_file(tmp_path: Path) -> None:
+    path = made(tmp_path / "a.db")
+    with pytest.raises(sqlite3.OperationalError, match="too many attached"):
+        answer(path, f"ATTACH '{tmp_path}/b.db' AS b", 5.0)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.db"]
