@@ -25,8 +25,7 @@ from opsd.repository.seal import keyed_hash
 _FRAMES_AHEAD: Final = 8
 _STRETCHES_AHEAD: Final = 4096
 _ZEROS: Final = bytes(1024 * 1024)
-#: One more than there are processors: some thread always waits for the disk.
-_THREADS: Final = min(8, (os.cpu_count() or 1) + 1)
+_THREADS: Final = max(2, min(8, os.cpu_count() or 2))
 
 Key = TypeVar("Key")
 
