@@ -21,7 +21,7 @@ from opsd.retention.policy import Rules
 from opsd.retention.prune import Prune, PruneOptions
 from opsd.storage.memory import MemoryStore
 from opsd.storage.protocol import ObjectInfo
-from tests.support.engine import World, files, make_tree
+from tests.support.engine import World, files, make_tree, way_to
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -74,12 +74,6 @@ def test_equal_files_are_stored_once(tmp_path: Path, tree: Path) -> None:
     report = world.backup(files(tree))
     assert report.snapshot.bytes > 1_600_000
     assert report.snapshot.added_bytes < 700_000
-
-
-def way_to(tree: Path) -> list[tuple[int, ...]]:
-    """What is listed of the folders above a tree and can change: others may write in /tmp at any time."""
-    found = [os.lstat(above) for above in tree.parents]
-    return [(each.st_mtime_ns, each.st_ctime_ns, each.st_size, each.st_nlink) for each in found]
 
 
 def test_an_unchanged_tree_adds_nothing(tmp_path: Path, tree: Path) -> None:

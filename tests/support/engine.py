@@ -1,5 +1,6 @@
 """A repository to try things on: a store, a host's state and a clock, with backup and restore in one call each."""
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -164,3 +165,9 @@ def make_tree(root: Path, content: Mapping[str, bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(each)
     return root
+
+
+def way_to(tree: Path) -> list[tuple[int, ...]]:
+    """What is listed of the folders above a tree and can change: others may write in /tmp at any time."""
+    found = [os.lstat(above) for above in tree.parents]
+    return [(each.st_mtime_ns, each.st_ctime_ns, each.st_size, each.st_nlink) for each in found]
