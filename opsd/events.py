@@ -56,6 +56,21 @@ class Reporter(Protocol):
         ...
 
 
+class Foretelling:
+    """Another reporter, told of each stage how much it comes to where the stage itself does not know."""
+
+    def __init__(self, inner: Reporter, total: Total | None) -> None:
+        self._inner = inner
+        self._total = total
+        self.advance = inner.advance
+        self.warn = inner.warn
+        self.tell = inner.tell
+
+    def stage(self, name: str, total: Total | None = None) -> None:
+        """With the total that is known here."""
+        self._inner.stage(name, total or self._total)
+
+
 class Recorder:
     """A reporter that keeps what it hears: for tests, and for features that count."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from opsd.app.session import Session
 from opsd.backup.hooks import Occasion, around, run_pending
 from opsd.errors import RestoreError, SnapshotUnknown, UsageError
-from opsd.events import Reporter, Total
+from opsd.events import Foretelling, Total
 from opsd.model import Outcome, SnapshotSummary, SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.apply import apply, plan_restore
@@ -171,27 +171,12 @@ def give_back(
     occasion = Occasion(run=secrets.token_hex(8), job="restore")
     with around(settings.restore_hooks, occasion, settings.state, session.reporter) as course:
         safety = _safety_snapshot(session, prepared) if prepared.request.in_place and options.safety else None
-        reporter = _Foretelling(session.reporter, _total(prepared, planned))
+        reporter = Foretelling(session.reporter, _total(prepared, planned))
         result = apply(prepared.reader, prepared.request, reporter, planned.deletions if planned else ())
         _refuse_nothing(prepared, result)
         if result.exit_code:
             course.outcome = Outcome.FAILED if result.damaged else Outcome.WARNINGS
     return Restored(result=result, safety=safety)
-
-
-class _Foretelling:
-    """A reporter that says of each stage how much it comes to."""
-
-    def __init__(self, inner: Reporter, total: Total | None) -> None:
-        self._inner = inner
-        self._total = total
-        self.advance = inner.advance
-        self.warn = inner.warn
-        self.tell = inner.tell
-
-    def stage(self, name: str, total: Total | None = None) -> None:
-        """With the total that is known here."""
-        self._inner.stage(name, total or self._total)
 
 
 def _total(prepared: Prepared, planned: Plan | None) -> Total | None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 from opsd.clock import Clock
 from opsd.errors import IntegrityError, OpsdError, RestoreError
-from opsd.events import Reporter, Total
+from opsd.events import Foretelling, Reporter, Total
 from opsd.model import SourceSummary, SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.apply import apply
@@ -77,7 +77,7 @@ class PieceRun:
         )
         sources = [each for each in self._reader.summary.sources if each.label in labels]
         with self._report.stage(f"restore {', '.join(labels)}", recovery=True), self._failing(", ".join(labels)):
-            result = apply(self._reader, request, _Announcing(self._reporter, Total.of(sources)))
+            result = apply(self._reader, request, Foretelling(self._reporter, Total.of(sources)))
             self._restored = result
             self._files = [tree for tree in self._reader.trees() if tree.label in labels]
             self._report.deviates(
@@ -192,21 +192,6 @@ class PieceRun:
                 for check in ready:
                     self._report.checked(checks.carry_out(check, places, self._options.live))
         return [check for check in waiting if check not in ready]
-
-
-class _Announcing:
-    """A reporter that says how much the stages of a restore come to."""
-
-    def __init__(self, inner: Reporter, total: Total) -> None:
-        self._inner = inner
-        self._total = total
-        self.advance = inner.advance
-        self.warn = inner.warn
-        self.tell = inner.tell
-
-    def stage(self, name: str, total: Total | None = None) -> None:
-        """With the total that is known here."""
-        self._inner.stage(name, total or self._total)
 
 
 def _deviation(source: str, subject: str, error: OpsdError | ServerProblem, severity: Verdict) -> Deviation:
