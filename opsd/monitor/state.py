@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,7 @@ class Run:
 
 _FIELDS: Final = tuple(Run.__dataclass_fields__)
 _INSERT: Final = f"INSERT OR REPLACE INTO runs({', '.join(_FIELDS)}) VALUES({', '.join('?' * len(_FIELDS))})"
+_COUNT: Final = "SELECT job, outcome, COUNT(*) FROM runs"
 
 
 class State:
@@ -138,9 +140,16 @@ class State:
             self._connection.executemany(_INSERT, [_row(run) for run in runs])
 
     def forget(self, now: int) -> None:
-        """Drop what is older than anybody asks for."""
+        """Drop what is older than anybody asks for; it goes on to be counted."""
         with self._writing():
-            self._connection.execute("DELETE FROM runs WHERE started < ?", (now - _KEPT,))
+            before = (now - _KEPT,)
+            gone = self._connection.execute(f"{_COUNT} WHERE started < ? GROUP BY job, outcome", before).fetchall()
+            if gone:
+                counts = self._forgotten()
+                counts.update({(job, outcome): count for job, outcome, count in gone})
+                value = json.dumps([[*key, count] for key, count in counts.items()])
+                self._connection.execute("INSERT OR REPLACE INTO facts VALUES('forgotten', ?, ?)", (now, value))
+                self._connection.execute("DELETE FROM runs WHERE started < ?", before)
 
     def runs(self, job: str | None = None, *, most: int = 1000) -> list[Run]:
         """The newest runs, newest first; one whose process is gone was interrupted."""
@@ -157,10 +166,14 @@ class State:
         return _run(row, self.path.parent) if row else None
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """How many runs of each job ended with each outcome."""
+        """How many runs of each job ended with each outcome, those that were dropped for their age included."""
         with self._reading():
-            rows = self._connection.execute("SELECT job, outcome, COUNT(*) FROM runs GROUP BY job, outcome").fetchall()
-        return {(job, outcome): count for job, outcome, count in rows}
+            rows = self._connection.execute(f"{_COUNT} GROUP BY job, outcome").fetchall()
+        return self._forgotten() + Counter({(job, outcome): count for job, outcome, count in rows})
+
+    def _forgotten(self) -> Counter[tuple[str, str]]:
+        found = self.fact("forgotten")
+        return Counter({(job, outcome): count for job, outcome, count in (found[1] if found else ())})
 
     def remember(self, topic: str, time: int, value: Any) -> None:
         """Keep a fact, in place of the one before."""
