@@ -5,26 +5,28 @@ Promise: it opens no repository; all it takes is the configuration and `state.sq
 
 from contextlib import suppress
 
-from opsd.app.planning import past_of, plan_of
+from opsd.app.pausing import pause_of
+from opsd.monitor.deadlines import Past, Plan
 from opsd.monitor.metrics import Service, View
 from opsd.monitor.observed import Observed
 from opsd.monitor.state import State
-from opsd.settings import Settings
 
 
-def view_of(settings: Settings, state: State, now: int, service: Service) -> View:
+def view_of(plan: Plan, past: Past, state: State, now: int, service: Service) -> View:
     """What is to be told of this moment.
 
     Raises:
         StorageError: the state can't be read.
     """
+    pause = pause_of(state, now)
     return View(
         now=now,
         service=service,
-        plan=plan_of(settings),
-        past=past_of(state),
+        plan=plan,
+        past=past,
         counts=state.counts(),
         observed=observed_of(state),
+        paused_until=pause.until if pause else 0,
     )
 
 

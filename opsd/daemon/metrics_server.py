@@ -190,8 +190,6 @@ class _Handler(BaseHTTPRequestHandler):
     """One request. The head is read by us, with a deadline, and handed to the library as a whole."""
 
     server: _Server
-    server_version = "opsd"
-    sys_version = ""
 
     def setup(self) -> None:
         super().setup()
@@ -221,6 +219,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     do_HEAD = do_GET  # noqa: N815 - the library's name
+
+    def version_string(self) -> str:
+        return "opsd"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Scrapes are not logged."""

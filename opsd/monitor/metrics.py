@@ -19,11 +19,13 @@ from opsd.model import Outcome
 from opsd.monitor.deadlines import JOBS, Past, Plan, deadline
 from opsd.monitor.observed import DrillSeen, Observed, PlaceSeen, SourceSeen
 from opsd.monitor.problems import Problem, Severity
-from opsd.monitor.state import INTERRUPTED, MISSED, NEVER_RAN, RUNNING, SKIPPED, Run
+from opsd.monitor.state import INTERRUPTED, MISDATED, MISSED, NEVER_RAN, RUNNING, SKIPPED, Run
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 #: How a run can end; all are told of each job, since nobody can see a counter rise that was not there before.
-OUTCOMES: Final = ("done", "warnings", "failed", "refused", "postponed", "stopped", INTERRUPTED, SKIPPED, MISSED)
+OUTCOMES: Final = (
+    "done", "warnings", "failed", "refused", "postponed", "stopped", INTERRUPTED, SKIPPED, MISSED, MISDATED
+)  # fmt: skip
 VERDICTS: Final = ("green", "deviating", "failed", "red")
 #: What the stages of jobs are called here, by the words that they begin with; the rest of their names may be a database's.
 STAGES: Final = {
@@ -121,7 +123,6 @@ class Service:
     """What only the daemon itself knows. Times are ns UTC, 0 for never."""
 
     version: str
-    paused_until: int = 0
     reloaded: bool = True
     reload_time: int = 0
 
@@ -136,6 +137,7 @@ class View:
     past: Past
     counts: Mapping[tuple[str, str], int]
     observed: Observed | None
+    paused_until: int = 0
     problems: Sequence[Problem] = ()
 
 
@@ -160,8 +162,8 @@ class Exposition(Collector):
         return self._families
 
     def text(self) -> bytes:
-        """The page, in the text format 0.0.4 of Prometheus."""
-        return self._text + generate_latest(self._process)
+        """The page, in the text format 0.0.4 of Prometheus; empty before the first `show`."""
+        return self._text and self._text + generate_latest(self._process)
 
 
 #: A metric's name, the values of its labels, and its value.
@@ -195,35 +197,32 @@ def _service(view: View) -> Iterator[_Sample]:
         yield "opsd_problems", (severity,), sum(each.severity == severity for each in view.problems)
     yield "opsd_updated_timestamp_seconds", (), _seconds(view.now)
     yield "opsd_state_begun_timestamp_seconds", (), _seconds(view.past.since)
-    yield "opsd_paused_until_timestamp_seconds", (), _seconds(service.paused_until)
+    yield "opsd_paused_until_timestamp_seconds", (), _seconds(view.paused_until)
     yield "opsd_configuration_reload_success", (), service.reloaded
     yield "opsd_configuration_reload_success_timestamp_seconds", (), _seconds(service.reload_time)
 
 
 def _jobs(view: View) -> Iterator[_Sample]:
-    others = {job for job, _ in view.counts} - set(JOBS)
-    for job in (*(job for job in JOBS if job in view.plan.jobs or job in view.past.runs), *sorted(others)):
-        runs = [run for run in view.past.of(job, view.now) if run.outcome not in NEVER_RAN]
-        good = view.past.good(job, view.now)
-        yield "opsd_job_last_success_timestamp_seconds", (job,), _seconds(good.ended) if good else 0
-        yield "opsd_job_last_attempt_timestamp_seconds", (job,), _seconds(_newest(runs))
-        yield "opsd_job_running", (job,), any(run.outcome == RUNNING for run in runs)
-        yield from _counts(view, job, sum(run.outcome == RUNNING for run in runs))
-        yield from _durations(job, next((run for run in runs if run.ended), None))
+    told = {job for job, _ in view.counts}
+    for job in (*(job for job in JOBS if job in told | set(view.plan.jobs)), *sorted(told - set(JOBS))):
+        for outcome in OUTCOMES:
+            yield "opsd_job_runs_total", (job, outcome), view.counts.get((job, outcome), 0)
+        yield "opsd_job_running", (job,), view.counts.get((job, RUNNING), 0) > 0
     for job in view.plan.jobs:
+        runs = [run for run in view.past.of(job, view.now) if _was_tried(run)]
+        good = view.past.good(job, view.now)
         yield "opsd_job_deadline_timestamp_seconds", (job,), _seconds(deadline(view.plan, view.past, job, view.now))
+        yield "opsd_job_last_success_timestamp_seconds", (job,), _seconds(good.ended) if good else 0
+        yield (
+            "opsd_job_last_attempt_timestamp_seconds",
+            (job,),
+            _seconds(max(runs[0].started, runs[0].ended) if runs else 0),
+        )
+        yield from _durations(job, next((run for run in runs if run.ended), None))
 
 
-def _newest(runs: Sequence[Run]) -> int:
-    return max(runs[0].started, runs[0].ended) if runs else 0
-
-
-def _counts(view: View, job: str, alive: int) -> Iterator[_Sample]:
-    """Those that the state still calls running, and that don't run, were interrupted."""
-    cut = max(0, view.counts.get((job, RUNNING), 0) - alive)
-    for outcome in OUTCOMES:
-        count = view.counts.get((job, outcome), 0) + (cut if outcome == INTERRUPTED else 0)
-        yield "opsd_job_runs_total", (job, outcome), count
+def _was_tried(run: Run) -> bool:
+    return not run.part and run.outcome not in NEVER_RAN | {MISDATED}
 
 
 def _durations(job: str, run: Run | None) -> Iterator[_Sample]:

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,7 +15,7 @@ from opsd.monitor.deadlines import Past, Plan
 from opsd.monitor.metrics import METRICS, OUTCOMES, STAGES, Exposition, families, stage_name
 from opsd.monitor.observed import Observed
 from opsd.monitor.problems import Severity
-from opsd.monitor.state import State
+from opsd.monitor.state import State, living
 from tests.support.figures import DAY, HOUR, NOON, OBSERVED, SECOND, VIEW, Samples, run, told, value
 
 
@@ -58,24 +59,34 @@ def test_labels_hold_only_words_that_anybody_may_read(samples: Samples) -> None:
     assert {label for name, labels in samples for label, _ in labels if name.startswith("opsd_")} <= allowed
 
 
-def test_runs_are_counted_by_job_and_outcome_and_a_killed_one_as_interrupted(samples: Samples) -> None:
+def test_runs_are_counted_by_job_and_outcome(samples: Samples) -> None:
     counted = {outcome: value(samples, "opsd_job_runs_total", job="backup", outcome=outcome) for outcome in OUTCOMES}
     assert counted == dict.fromkeys(OUTCOMES, 0) | {"done": 400, "failed": 3, "interrupted": 1}
+    assert value(samples, "opsd_job_runs_total", job="copy", outcome="missed") == 0
+
+
+def test_a_killed_run_counts_as_interrupted_and_one_at_work_not_yet(tmp_path: Path) -> None:
+    with State.open(tmp_path, NOON) as state, living(tmp_path, f"backup-{NOON}"):
+        state.put(run("backup", moment, seconds=0, outcome="running") for moment in (NOON - DAY, NOON))
+        assert state.counts() == {("backup", "interrupted"): 1, ("backup", "running"): 1}
 
 
 def test_a_counter_does_not_fall_when_old_runs_are_forgotten(tmp_path: Path) -> None:
+    killed = run("backup", NOON - 810 * DAY, seconds=0, outcome="running")
+    checks = [run("self-check", NOON - day * DAY) for day in (31, 40)]
     with State.open(tmp_path, NOON) as state:
-        state.put([run("backup", NOON - 900 * DAY), run("backup", NOON - 850 * DAY), run("backup", NOON - DAY)])
+        state.put([run("backup", NOON - 900 * DAY), killed, run("backup", NOON - DAY), *checks])
+        before = state.counts()
+        state.forget(NOON - 20 * DAY)
         state.forget(NOON)
-        state.forget(NOON + 60 * DAY)
         assert len(state.runs()) == 1
-        assert state.counts() == {("backup", "done"): 3}
+        assert state.counts() == before
+        assert before == {("backup", "done"): 2, ("backup", "interrupted"): 1, ("self-check", "done"): 2}
 
 
-def test_a_run_at_work_is_not_counted_yet() -> None:
+def test_a_run_at_work_is_told_with_its_beginning() -> None:
     past = replace(VIEW.past, runs={"backup": (run("backup", NOON - HOUR, seconds=0, outcome="running"),)})
-    found = told(replace(VIEW, past=past))
-    assert value(found, "opsd_job_runs_total", job="backup", outcome="interrupted") == 0
+    found = told(replace(VIEW, past=past, counts={("backup", "running"): 1}))
     assert value(found, "opsd_job_running", job="backup") == 1
     assert value(found, "opsd_job_last_attempt_timestamp_seconds", job="backup") == at(NOON - HOUR)
 
@@ -87,8 +98,9 @@ def test_last_success_and_last_attempt_are_told_apart(samples: Samples) -> None:
     assert value(samples, "opsd_job_running", job="backup") == 0
 
 
-def test_what_never_ran_is_no_attempt() -> None:
-    skipped = run("backup", NOON - HOUR, outcome="skipped")
+@pytest.mark.parametrize("other", [{"outcome": "skipped"}, {"outcome": "misdated"}, {"part": True}])
+def test_what_answers_no_due_time_is_no_attempt(other: dict[str, Any]) -> None:
+    skipped = run("backup", NOON - HOUR, **other)
     past = replace(VIEW.past, runs={"backup": (skipped, *VIEW.past.runs["backup"][1:])})
     found = told(replace(VIEW, past=past))
     assert value(found, "opsd_job_last_attempt_timestamp_seconds", job="backup") == at(NOON - 8 * HOUR) + 60

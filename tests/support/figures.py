@@ -87,11 +87,12 @@ BACKUPS = (
 )
 VIEW = View(
     now=NOON,
-    service=Service(version="1.2", paused_until=NOON + HOUR, reloaded=False, reload_time=NOON - DAY),
+    service=Service(version="1.2", reloaded=False, reload_time=NOON - DAY),
     plan=PLAN,
     past=Past(runs={"backup": BACKUPS, "drill": (run("drill", NOON - 4 * DAY),)}, since=NOON - 30 * DAY),
-    counts={("backup", "done"): 400, ("backup", "failed"): 3, ("backup", "running"): 1, ("drill", "done"): 57},
+    counts={("backup", "done"): 400, ("backup", "failed"): 3, ("backup", "interrupted"): 1, ("drill", "done"): 57},
     observed=OBSERVED,
+    paused_until=NOON + HOUR,
     problems=(Problem(key="a", severity=Severity.WARNING, title="t", next_step="n", since=0),),
 )
 
