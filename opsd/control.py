@@ -16,7 +16,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -89,7 +89,8 @@ def asked(path: Path, request: Line) -> Iterator["Asked"]:
         connection.settimeout(SILENCE_SECONDS)
         try:
             connection.connect(str(path))
-            connection.sendall(json.dumps(request).encode() + b"\n")
+            with suppress(BrokenPipeError):  # Refused unheard: why can be read.
+                connection.sendall(json.dumps(request).encode() + b"\n")
         except OSError as error:
             raise _unreachable(path, unit, error) from error
         yield Asked(connection, unit)
