@@ -4,7 +4,7 @@ import click
 
 from opsd.app.session import find_settings
 from opsd.clock import SystemClock
-from opsd.daemon.runner import AsChild
+from opsd.daemon.asking import AsConfigured
 from opsd.daemon.service import Service
 
 _HELP = """Keep the schedule: backup, copies, prune, check and drill at their times, for years. What was due while it was down is
@@ -25,4 +25,4 @@ Examples:
 def command(ctx: click.Context) -> int:
     """Be the daemon."""
     configuration = getattr(ctx.obj, "configuration", None)
-    return Service(lambda: find_settings(configuration), AsChild(configuration), SystemClock()).run()
+    return Service(lambda: find_settings(configuration), AsConfigured(configuration), SystemClock()).run()

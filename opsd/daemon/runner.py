@@ -32,6 +32,10 @@ LANES: Final = {
 _LETTERS: Final = 500
 
 
+class LeftRunning(Exception):
+    """The daemon was told to stop, and the job goes on without it: it tells of its end itself."""
+
+
 class Way(Protocol):
     """How a job is run: as a child, or by a unit of its own."""
 
@@ -41,7 +45,7 @@ class Way(Protocol):
         """Run it to its end.
 
         Raises:
-            OSError, OpsdError: it can't be started.
+            LeftRunning: it goes on elsewhere. OSError, OpsdError: it can't be started.
         """
         ...
 
@@ -109,6 +113,10 @@ class Runner:
         }
         try:
             ended = self._way(start.job, environment, lambda _: None, self._stop)
+        except LeftRunning:
+            with self._lock:
+                del self._alive[start.job]
+            return
         except Exception as error:  # noqa: BLE001 - whatever it is, the scheduler goes on
             ended = Ended(exit_code=1, tail=f"{type(error).__name__}: {error}")
         log.info("job ended", exit_code=ended.exit_code, seconds=round(ended.seconds, 1))
