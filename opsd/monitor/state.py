@@ -312,6 +312,6 @@ def _row(run: Run) -> tuple[Any, ...]:
 
 def _run(row: Sequence[Any], folder: Path) -> Run:
     values = dict(zip(_FIELDS, row, strict=True))
-    stages = tuple((str(name), float(seconds)) for name, seconds in json.loads(values["stages"]))
-    run = Run(**(values | {"part": bool(values["part"]), "details": json.loads(values["details"]), "stages": stages}))
+    values["stages"] = tuple((str(name), float(seconds)) for name, seconds in json.loads(values["stages"]))
+    run = Run(**(values | {"part": bool(values["part"]), "details": json.loads(values["details"])}))
     return replace(run, outcome=INTERRUPTED) if run.outcome == RUNNING and not _lives(folder, run.id) else run
