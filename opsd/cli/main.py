@@ -39,6 +39,8 @@ COMMANDS = {
     "prune": ("prune", "Remove the snapshots that no rule keeps."),
     "hold": ("hold", "Keep a snapshot whatever the rules say."),
     "status": ("status", "Tell which host's snapshots are late."),
+    "alerts": ("alerts", "Who is told when something is wrong, and what is open."),
+    "ack": ("ack", "Say that you take care of what is open."),
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
     "config": ("config", "Make, check and show the configuration."),
