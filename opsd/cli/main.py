@@ -42,6 +42,8 @@ COMMANDS = {
     "run": ("run", "Do a job of the schedule now."),
     "pause": ("pause", "Keep the daemon from starting jobs for a while."),
     "status": ("status", "Tell which host's snapshots are late."),
+    "alerts": ("alerts", "Who is told when something is wrong, and what is open."),
+    "ack": ("ack", "Say that you take care of what is open."),
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
     "config": ("config", "Make, check and show the configuration."),
