@@ -39,6 +39,7 @@ COMMANDS = {
     "prune": ("prune", "Remove the snapshots that no rule keeps."),
     "hold": ("hold", "Keep a snapshot whatever the rules say."),
     "status": ("status", "Tell which host's snapshots are late."),
+    "doctor": ("doctor", "Test before the night what a night needs."),
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
     "config": ("config", "Make, check and show the configuration."),
