@@ -38,6 +38,9 @@ COMMANDS = {
     "drill": ("drill", "Restore all of a copy and prove that it is as it was."),
     "prune": ("prune", "Remove the snapshots that no rule keeps."),
     "hold": ("hold", "Keep a snapshot whatever the rules say."),
+    "daemon": ("opsd.daemon.command", "Keep the schedule, for years."),
+    "run": ("run", "Do a job of the schedule now."),
+    "pause": ("pause", "Keep the daemon from starting jobs for a while."),
     "status": ("status", "Tell which host's snapshots are late."),
     "doctor": ("doctor", "Test before the night what a night needs."),
     "stats": ("stats", "Tell how much is stored."),
@@ -83,7 +86,8 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"opsd.cli.{COMMANDS[cmd_name][0]}")
+        place = COMMANDS[cmd_name][0]
+        module = importlib.import_module(place if "." in place else f"opsd.cli.{place}")
         command: click.Command = module.command
         return command
 
