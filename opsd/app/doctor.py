@@ -26,7 +26,7 @@ from opsd.repository.opening import repository_id
 from opsd.settings.stated import CopySettings
 from opsd.sources.discovery import SEARCH_SECONDS, Discovery, Found, Kind, Uncovered, discover, uncovered
 from opsd.sources.options import CommandSource, FilesSource, PostgresqlSource, SourceSettings, SqliteSource
-from opsd.verify import doctor_host, doctor_places, doctor_postgresql, doctor_sources
+from opsd.verify import doctor_host, doctor_places, doctor_postgresql, doctor_sources, doctor_units
 from opsd.verify.drill_record import DrillRecords
 from opsd.verify.findings import Check, Finding, carried_out, failure, fine, from_error, warning
 
@@ -121,6 +121,9 @@ def _credentials(session: Session) -> Iterator[Check]:
 
 
 def _credential(name: str, reference: Mapping[str, Any]) -> Iterator[Finding]:
+    boxes = _boxes(*doctor_units.WITH_SECRETS)
+    if boxes and "credential" in reference and not doctor_units.passes(boxes, str(reference["credential"])):
+        yield failure("secret", f"{name} is passed to no unit", "opsd config units")
     listener = Recorder()
     try:
         secret = resolve(reference, listener)
@@ -139,6 +142,9 @@ def _credential(name: str, reference: Mapping[str, Any]) -> Iterator[Finding]:
 def _repository(session: Session) -> Iterator[Check]:
     settings = session.settings
     yield Check(group="repository", subject="state", ask=partial(_state, session))
+    for box in _boxes(doctor_units.WORKER, doctor_units.UPKEEP):
+        for path in filter(None, (str(settings.state), str(settings.cache), settings.repository)):
+            yield Check(group="repository", subject=box.unit, ask=partial(box.refuses_to_write, box.unit, path))
     if settings.repository:
         yield Check(group="repository", subject="repository", ask=partial(_own, session))
 
@@ -175,19 +181,33 @@ def _own(session: Session) -> Iterator[Finding]:
 
 
 def _sources(session: Session) -> Iterator[Check]:
-    hidden = doctor_host.masked(doctor_host.unit_text())
     for source in session.settings.sources:
-        yield Check(group="sources", subject=source.label, ask=partial(_source, session, source, hidden))
+        for box in _boxes(doctor_units.WORKER):
+            yield Check(group="sources", subject=source.label, ask=partial(_kept_from, source, box))
+        yield Check(group="sources", subject=source.label, ask=partial(_source, session, source))
 
 
-def _source(session: Session, source: SourceSettings, hidden: Mapping[str, str]) -> Iterator[Finding]:
+def _boxes(*units: str) -> list[doctor_units.Sandbox]:
+    return [box for box in (doctor_units.installed(unit=unit) for unit in units) if box]
+
+
+def _kept_from(source: SourceSettings, box: doctor_units.Sandbox) -> Iterator[Finding]:
+    """What the unit keeps from a source."""
+    label, options = source.label, source.options
+    if isinstance(options, FilesSource):
+        yield from box.hides(label, options.paths)
+    elif isinstance(options, SqliteSource):
+        yield from box.hides(label, (options.path,))
+    elif isinstance(options, PostgresqlSource) and options.host and not options.host.startswith("/"):
+        yield from box.refuses_network(label, options.host)
+
+
+def _source(session: Session, source: SourceSettings) -> Iterator[Finding]:
     label, options = source.label, source.options
     if isinstance(options, FilesSource):
         own = map(os.fsdecode, session.own_folders())
-        yield from doctor_host.hidden_paths(label, options.paths, hidden)
         yield from doctor_sources.files(label, options, own, all_read=doctor_sources.reads_everything())
     elif isinstance(options, SqliteSource):
-        yield from doctor_host.hidden_paths(label, (options.path,), hidden)
         yield from doctor_sources.sqlite(label, options)
     elif isinstance(options, PostgresqlSource):
         password = resolve(options.password, session.reporter).decode() if options.password else None
@@ -199,6 +219,12 @@ def _source(session: Session, source: SourceSettings, hidden: Mapping[str, str])
 
 def _copies(session: Session) -> Iterator[Check]:
     for each in session.settings.copies:
+        if isinstance(each.place, FolderPlace):
+            for box in _boxes(doctor_units.UPKEEP):
+                yield Check(group="copies", subject=each.name, ask=partial(box.hides, each.name, (str(each.place),)))
+                yield Check(
+                    group="copies", subject=each.name, ask=partial(box.refuses_to_write, each.name, str(each.place))
+                )
         yield Check(group="copies", subject=each.name, ask=partial(_copy, session, each))
     for name, pull in session.settings.pulls.items():
         yield Check(group="copies", subject=name, ask=partial(_pull, session, name, (pull.source, pull.target)))

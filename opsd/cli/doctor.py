@@ -1,17 +1,14 @@
 """`opsd doctor`: everything that a night needs, asked before the night."""
 
-import os
-import pwd
-import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Final
 
-from opsd.app.doctor import count_uncovered, examined
+from opsd.app.as_owner import owner_of, run_as
+from opsd.app.doctor import count_uncovered, examined, references
 from opsd.cli import output
 from opsd.cli.options import described, session
 from opsd.verify.findings import Finding, State, worst
@@ -19,8 +16,6 @@ from opsd.verify.findings import Finding, State, worst
 _WIDTH: Final = 80
 _INDENT: Final = 10
 _COLOURS: Final = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
-#: What the units give: reading every file, and becoming the owner of an SQLite database.
-_CAPABILITIES: Final = "+dac_read_search,+setuid,+setgid"
 
 
 @described(
@@ -37,7 +32,15 @@ _CAPABILITIES: Final = "+dac_read_search,+setuid,+setgid"
 def command(**given: Any) -> int:
     """Ask."""
     with session(given) as (opened, _):
-        _become_owner(opened.settings.state)
+        account = owner_of(opened.settings.state)
+        if account:
+            sys.stdout.flush()
+            code = run_as(account, sys.argv[1:], references(opened.settings))
+            if code is not None:
+                return code
+            output.problem(
+                "setpriv is not there: asked as root, who may do more than the night", "apt install util-linux"
+            )
         found = examined(opened)
     if given["as_json"]:
         numbers = {"ok": State.OK, "warnings": State.WARNING, "failed": State.FAILED}
@@ -48,22 +51,6 @@ def command(**given: Any) -> int:
         output.line(f"as {found.user}")
         _print(found.findings)
     return worst(found.findings)
-
-
-def _become_owner(state: Path) -> None:
-    """Root sees more than the night will: go on as the user who owns the state folder, with what the units allow."""
-    if os.geteuid() != 0 or not state.is_dir() or not (owner := state.stat().st_uid):
-        return
-    program = shutil.which("setpriv")
-    if program is None:
-        output.problem("setpriv is not there: asked as root, who may do more than the night", "apt install util-linux")
-        return
-    account = pwd.getpwuid(owner)
-    os.environ |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
-    who = [f"--reuid={owner}", f"--regid={account.pw_gid}", "--init-groups"]
-    rights = [f"--inh-caps=-all,{_CAPABILITIES}", f"--ambient-caps=-all,{_CAPABILITIES}"]
-    sys.stdout.flush()
-    os.execv(program, [program, *who, *rights, "--", sys.executable, "-m", "opsd", *sys.argv[1:]])  # noqa: S606 - no shell
 
 
 def _print(findings: Sequence[Finding]) -> None:

@@ -1,4 +1,4 @@
-"""What of the machine itself may spoil a night: the clock, versions of programs, what the units hide from opsd.
+"""What of the machine itself may spoil a night: the clock, and versions of programs.
 
 Promise: pure where it judges; nothing is changed, and the network is not asked.
 """
@@ -7,8 +7,7 @@ import ctypes
 import os
 import sqlite3
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from shutil import which
 from typing import Final
 
@@ -32,12 +31,6 @@ _CLOCK_ERROR: Final = 5
 #: How far a clock may be from another before somebody should look, and before S3 servers refuse what is signed by it, in ns.
 _OFFSET: Final = 60 * SECOND
 _REFUSED_OFFSET: Final = 900 * SECOND
-#: The unit that reads what is backed up, and where units stand, the most telling place last (systemd.unit(5)).
-WORKER: Final = "opsd-worker.service"
-_UNIT_PLACES: Final = ("/usr/lib/systemd/system", "/lib/systemd/system", "/run/systemd/system", "/etc/systemd/system")
-_ON: Final = frozenset({"1", "yes", "true", "on"})
-_PRIVATE: Final = ("/tmp", "/var/tmp")  # noqa: S108 - what PrivateTmp= hides
-_HOMES: Final = ("/home", "/root", "/run/user")
 
 
 def clock_is_set() -> Iterator[Finding]:
@@ -92,62 +85,6 @@ def postgresql_programs(subject: str, version: Version) -> Iterator[Finding]:
         yield warning(subject, text, f"apt update && apt install postgresql-client-{major}")
     else:
         yield fine(subject, f"{shown} fit the server")
-
-
-def unit_text(root: Path = Path("/"), unit: str = WORKER) -> str:
-    """A unit with its drop-ins, in the order in which systemd reads them; empty where there is none."""
-    found: list[Path] = []
-    for place in _UNIT_PLACES:
-        path = root / place.lstrip("/") / unit
-        found = [path] if path.is_file() else found
-    if not found:
-        return ""
-    extra = {
-        path.name: path for place in _UNIT_PLACES for path in (root / place.lstrip("/") / f"{unit}.d").glob("*.conf")
-    }
-    files = (*found, *(extra[name] for name in sorted(extra)))
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in files)
-
-
-def masked(text: str) -> dict[str, str]:
-    """The folders that a unit hides from what it runs, each with the line that does (systemd.exec(5))."""
-    values: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        name, equals, value = line.strip().partition("=")
-        if not equals or name.startswith(("#", ";")):
-            continue
-        if value:
-            values.setdefault(name, []).append(value)
-        else:
-            values.pop(name, None)  # An empty value forgets what was said before.
-    last = {name: given[-1].lower() for name, given in values.items()}
-    hidden: dict[str, str] = {}
-    if last.get("PrivateTmp", "no") in _ON | {"disconnected"}:
-        hidden |= dict.fromkeys(_PRIVATE, f"PrivateTmp={last['PrivateTmp']}")
-    if last.get("ProtectHome", "no") in _ON | {"tmpfs"}:
-        hidden |= dict.fromkeys(_HOMES, f"ProtectHome={last['ProtectHome']}")
-    for name in ("InaccessiblePaths", "TemporaryFileSystem"):
-        for word in " ".join(values.get(name, ())).split():
-            hidden[word.lstrip("-+").partition(":")[0].rstrip("/")] = f"{name}={word}"
-    return hidden
-
-
-def hidden_paths(label: str, paths: Iterable[str], hidden: Mapping[str, str], unit: str = WORKER) -> Iterator[Finding]:
-    """The paths of a source that the unit would not see; a folder above a hidden one is seen without it."""
-    for path in paths:
-        for folder, line in hidden.items():
-            if _lies_in(path, folder):
-                option = line.partition("=")[0]
-                value = "read-only" if option == "ProtectHome" else "no" if option == "PrivateTmp" else ""
-                step = f"systemctl edit {unit}, and add below [Service]: {option}={value}"
-                yield failure(label, f"{path} is hidden from opsd: {line} in {unit}", step)
-            elif _lies_in(folder, path) and folder not in _PRIVATE:
-                yield warning(label, f"{folder} below {path} is hidden from opsd: {line} in {unit}")
-
-
-def _lies_in(path: str, folder: str) -> bool:
-    folder = folder.rstrip("/")
-    return path.rstrip("/") == folder or path.startswith(f"{folder}/")
 
 
 def program_there(label: str, arguments: Sequence[str]) -> Iterator[Finding]:

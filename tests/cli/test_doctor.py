@@ -50,12 +50,18 @@ def test_a_configuration_with_a_mistake_ends_with_2(desk: Desk) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_root_asks_as_the_owner_of_the_state_folder(host: Desk) -> None:
+def test_root_asks_as_the_owner_of_the_state_folder_and_hands_credentials_on(desk: Desk) -> None:
     nobody = pwd.getpwnam("nobody")
+    passed = desk.folder / "passed"
+    passed.mkdir(mode=0o700)
+    (passed / "drill").write_text("a key")
+    host = desk.configured(f"www: {{files: {{paths: [{desk.tree()}]}}}}", "drill: {key: {credential: drill}}")
+    host.ok("init")
+    host = Desk(folder=host.folder, environment={**host.environment, "CREDENTIALS_DIRECTORY": str(passed)})
     for path in (host.folder / "state", *(host.folder / "state").rglob("*")):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
     found = host.run("doctor", "--json").json
     assert found["user"] == "nobody, who may read every file"
     failed = [each for each in found["findings"] if each["state"] == "failed"]
-    assert {each["subject"] for each in failed} == {"repository"}
+    assert {each["subject"] for each in failed} == {"repository"}, failed
     assert all("can't be written to" in each["text"] for each in failed)

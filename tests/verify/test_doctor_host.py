@@ -1,21 +1,10 @@
 """What the machine itself may spoil."""
 
-from pathlib import Path
-
 import pytest
 
 from opsd.clock import SECOND
 from opsd.verify import doctor_host
 from opsd.verify.findings import Finding, State
-
-_UNIT = """
-[Service]
-PrivateTmp=disconnected
-ProtectHome=yes
-# InaccessiblePaths=/srv
-InaccessiblePaths=-/var/secret
-TemporaryFileSystem=/opt:ro
-"""
 
 
 def states(found: list[Finding]) -> list[State]:
@@ -76,44 +65,6 @@ def test_the_kernel_tells_whether_its_clock_is_kept_right() -> None:
 def test_a_server_whose_clock_is_another_is_told(seconds: int, state: State) -> None:
     assert states(list(doctor_host.clock_beside("s3", 0, seconds * SECOND))) == [state]
     assert list(doctor_host.clock_beside("s3", 0, 60 * SECOND)) == []
-
-
-def test_what_a_unit_hides_is_read_from_its_lines() -> None:
-    assert doctor_host.masked(_UNIT) == {
-        "/tmp": "PrivateTmp=disconnected",
-        "/var/tmp": "PrivateTmp=disconnected",
-        "/home": "ProtectHome=yes",
-        "/root": "ProtectHome=yes",
-        "/run/user": "ProtectHome=yes",
-        "/var/secret": "InaccessiblePaths=-/var/secret",
-        "/opt": "TemporaryFileSystem=/opt:ro",
-    }
-    assert doctor_host.masked("ProtectHome=read-only\nPrivateTmp=no\n") == {}
-    assert doctor_host.masked("InaccessiblePaths=/srv\nInaccessiblePaths=\n") == {}
-
-
-def test_a_drop_in_of_the_administrator_comes_after_the_unit(tmp_path: Path) -> None:
-    for name, text in (
-        ("usr/lib/systemd/system/opsd-worker.service", "ProtectHome=yes\n"),
-        ("etc/systemd/system/opsd-worker.service.d/homes.conf", "ProtectHome=read-only\n"),
-    ):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text(text)
-    assert doctor_host.masked(doctor_host.unit_text(tmp_path)) == {}
-    assert doctor_host.unit_text(tmp_path, "opsd-drill.service") == ""
-
-
-def test_a_path_that_a_unit_hides_fails_with_the_line_that_shows_it() -> None:
-    (found,) = doctor_host.hidden_paths("homes", ["/home/anna", "/srv"], doctor_host.masked(_UNIT))
-    assert found.state is State.FAILED
-    assert found.text == "/home/anna is hidden from opsd: ProtectHome=yes in opsd-worker.service"
-    assert "ProtectHome=read-only" in (found.next_step or "")
-
-
-def test_a_source_of_everything_is_told_what_of_it_is_hidden_but_for_what_passes() -> None:
-    found = list(doctor_host.hidden_paths("all", ["/"], doctor_host.masked("PrivateTmp=yes\nProtectHome=yes\n")))
-    assert states(found) == [State.WARNING] * 3
-    assert not any("tmp" in each.text for each in found)
 
 
 def test_a_program_that_is_not_there_is_named() -> None:
