@@ -11,7 +11,7 @@ from opsd.settings.schedule import AFTER_BACKUP, AFTER_COPY, OFF
 #: When a host that only pulls does so, where its file doesn't say.
 _PULL: str = "06:00"
 #: Runs of each job that decisions go by, beside its last success.
-_RUNS: int = 30
+_RUNS: int = 12
 
 
 def plan_of(settings: Settings) -> Plan:
