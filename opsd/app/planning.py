@@ -3,15 +3,15 @@
 Promise: a job that has nothing to work on is not in the plan, so nothing of it can be overdue.
 """
 
-from opsd.monitor.deadlines import Past, Plan
+from opsd.monitor.deadlines import JOBS, Past, Plan
 from opsd.monitor.state import State
 from opsd.settings import Settings
 from opsd.settings.schedule import AFTER_BACKUP, AFTER_COPY, OFF
 
 #: When a host that only pulls does so, where its file doesn't say.
 _PULL: str = "06:00"
-#: Runs of each job that decisions go by.
-_RUNS: int = 100
+#: Runs of each job that decisions go by, beside its last success.
+_RUNS: int = 12
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -34,5 +34,8 @@ def plan_of(settings: Settings) -> Plan:
 
 def past_of(state: State) -> Past:
     """What the state knows of it."""
-    runs = {job: state.runs(job, most=_RUNS) for job in {run.job for run in state.runs()}}
+    runs = {job: state.runs(job, most=_RUNS) for job in JOBS}
+    for job, known in runs.items():
+        good = None if any(run.is_good for run in known) else state.newest_good(job)
+        runs[job] = [*known, good] if good else known
     return Past(runs=runs, since=state.since)

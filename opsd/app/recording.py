@@ -113,12 +113,13 @@ def recorded(
 ) -> Iterator[Record]:
     """Leave an entry about an action, however it ends; `begins`: and one before it, for what must leave a trace when killed.
 
-    An action that is a job leaves its run in the state as well.
+    An action that is a job leaves its run in the state as well; `part=True` among the details: only a part of that job.
 
     What ends without an exception calls `ended` with its exit code; without that call it is done.
     """
     record = Record(session, action, reason, details)
-    with tracked(session, action) if action in JOBS else nullcontext() as record.run:
+    part = bool(details.get("part"))
+    with tracked(session, action, part=part) if action in JOBS else nullcontext() as record.run:
         if begins:
             record.begin()
         try:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 #: How often a run at work says how far it is, in seconds.
 _INTERVAL: Final = 5.0
-_INNER: Final = "OPSD_WITHIN"
+#: Set where a command works within another run, which tells of it.
+WITHIN: Final = "OPSD_WITHIN"
 #: Of an error's text, so much is kept.
 _LETTERS: Final = 500
 
@@ -135,10 +136,13 @@ class StageTimer:
 
 
 @contextmanager
-def tracked(session: "Session", job: str) -> Iterator[RunRecord]:
-    """Leave the run of a job, however it ends. What ends without an exception calls `ended` with its exit code; else it is done."""
-    inner = os.environ.get(_INNER)
-    record = RunRecord(session, None if inner else begun(job, session.clock.now(), os.environ))
+def tracked(session: "Session", job: str, *, part: bool = False) -> Iterator[RunRecord]:
+    """Leave the run of a job, or of a part of it, however it ends.
+
+    What ends without an exception calls `ended` with its exit code; else it is done.
+    """
+    inner = os.environ.get(WITHIN)
+    record = RunRecord(session, None if inner else begun(job, session.clock.now(), os.environ, part=part))
     before, session.reporter = session.reporter, record.timer
     record.begin()
     try:

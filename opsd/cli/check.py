@@ -74,7 +74,9 @@ def command(**given: Any) -> int:
     _refuse_nonsense(given)
     with (
         session({**given, "copy": given["proved"] or given["copy"]}) as (opened, listener),
-        tracked(opened, "check") as run,
+        tracked(
+            opened, "check", part=bool(given["proved"] or given["copy"]) or not (given["due"] or given["read_data"])
+        ) as run,
         _recorded(opened, given) as record,
     ):
         report, healed = _checked(opened, share, given)

@@ -46,7 +46,10 @@ _WORST = (4, 1, 2, 75, 3, 0)
 @click.option("--from", "pulled", multiple=True, metavar="NAME", help="Only this one of 'pulls:'; may be given again.")
 def command(**given: Any) -> int:
     """Copy."""
-    with session(given) as (opened, listener), tracked(opened, "copy") as run:
+    with (
+        session(given) as (opened, listener),
+        tracked(opened, "copy", part=bool(given["to"] or given["pulled"])) as run,
+    ):
         ended = [_fill(opened, route) for route in routes(opened, given["to"], given["pulled"])]
         outcomes = {filled.route.name: code for filled, code in ended}
         code = run.ended(min(outcomes.values(), key=_WORST.index), copies=outcomes)

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -24,18 +25,20 @@ RUNNING: Final = "running"
 INTERRUPTED: Final = "interrupted"
 SKIPPED: Final = "skipped"
 MISSED: Final = "missed"
+MISDATED: Final = "misdated"
 #: What counts as done: the job did what it is for.
 GOOD: Final = frozenset({"done", "warnings"})
 #: What says that nothing was tried.
 NEVER_RAN: Final = frozenset({SKIPPED, MISSED})
 #: So long a run is remembered.
 _KEPT: Final = 800 * clock.DAY
+_KEPT_SELF_CHECKS: Final = 30 * clock.DAY
 _SECONDS: Final = 5.0
 _VERSION: Final = 1
 _BROKEN: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_IOERR_SHORT_READ"})
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS runs(
-    id TEXT PRIMARY KEY, job TEXT NOT NULL, cause TEXT NOT NULL, slot INTEGER NOT NULL, attempt INTEGER NOT NULL, started INTEGER NOT NULL,
+    id TEXT PRIMARY KEY, job TEXT NOT NULL, cause TEXT NOT NULL, slot INTEGER NOT NULL, attempt INTEGER NOT NULL, part INTEGER NOT NULL, started INTEGER NOT NULL,
     ended INTEGER NOT NULL, outcome TEXT NOT NULL, exit_code INTEGER, error TEXT NOT NULL, hint TEXT NOT NULL, stage TEXT NOT NULL,
     files INTEGER NOT NULL, bytes INTEGER NOT NULL, details TEXT NOT NULL, stages TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS by_job ON runs(job, started);
@@ -47,7 +50,7 @@ CREATE TABLE IF NOT EXISTS facts(topic TEXT PRIMARY KEY, time INTEGER NOT NULL, 
 class Run:
     """One run of a job. `cause`: `daemon` or `person`; `slot`: the due time that it answers, 0 for none; `attempt` counts from 1.
 
-    `ended` is 0 while it runs. `stage`, `files` and `bytes` say how far it is; `stages` are (name, seconds); `details` are counts and words of opsd's own.
+    `part`: it did a part of the job only, and answers no due time. `ended` is 0 while it runs. `stage`, `files` and `bytes` say how far it is; `stages` are (name, seconds); `details` are counts and words of opsd's own.
     """
 
     id: str
@@ -56,6 +59,7 @@ class Run:
     started: int
     slot: int = 0
     attempt: int = 1
+    part: bool = False
     ended: int = 0
     outcome: str = RUNNING
     exit_code: int | None = None
@@ -69,8 +73,8 @@ class Run:
 
     @property
     def is_good(self) -> bool:
-        """Whether the job did what it is for."""
-        return self.outcome in GOOD
+        """Whether the job did all that it is for."""
+        return self.outcome in GOOD and not self.part
 
     @property
     def seconds(self) -> float:
@@ -80,6 +84,8 @@ class Run:
 
 _FIELDS: Final = tuple(Run.__dataclass_fields__)
 _INSERT: Final = f"INSERT OR REPLACE INTO runs({', '.join(_FIELDS)}) VALUES({', '.join('?' * len(_FIELDS))})"
+_COUNT: Final = "SELECT job, outcome, COUNT(*) FROM runs"
+_OLD: Final = "WHERE started < ? OR job = 'self-check' AND started < ?"
 
 
 class State:
@@ -88,12 +94,15 @@ class State:
     def __init__(self, connection: sqlite3.Connection, path: Path, *, is_new: bool) -> None:
         self._connection = connection
         self.path = path
+        self._inode = os.stat(path).st_ino
         #: Whether there was none, or it was damaged: what came before is not known.
         self.is_new = is_new
 
     @classmethod
-    def open(cls, folder: Path, now: int) -> Self:
+    def open(cls, folder: Path, now: int, *, verify: bool = False) -> Self:
         """The state of a folder; one that is damaged is put aside as `state.sqlite.damaged-TIME` and begun anew.
+
+        `verify`: read all of it, to see whether it is; else what can't be opened counts.
 
         Raises:
             StorageError: it can't be written to.
@@ -103,12 +112,12 @@ class State:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             is_new = not path.exists()
             try:
-                connection = _connected(path)
+                connection = _connected(path, verify=verify)
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError) and not _is_broken(error):
                     raise
                 _put_aside(path, now)
-                connection, is_new = _connected(path), True
+                connection, is_new = _connected(path, verify=False), True
         except (OSError, sqlite3.Error) as error:
             raise _unwritable(path, error) from error
         state = cls(connection, path, is_new=is_new)
@@ -120,7 +129,17 @@ class State:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
         self._connection.close()
+
+    def is_there(self) -> bool:
+        """Whether the file that was opened still stands at its place."""
+        with suppress(OSError):
+            return os.stat(self.path).st_ino == self._inode
+        return False
 
     @property
     def since(self) -> int:
@@ -137,10 +156,24 @@ class State:
         with self._writing():
             self._connection.executemany(_INSERT, [_row(run) for run in runs])
 
+    @property
+    def changes(self) -> int:
+        """Another number whenever another process has written."""
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
     def forget(self, now: int) -> None:
-        """Drop what is older than anybody asks for."""
+        """Drop what is older than anybody asks for; it goes on to be counted."""
         with self._writing():
-            self._connection.execute("DELETE FROM runs WHERE started < ?", (now - _KEPT,))
+            old = (now - _KEPT, now - _KEPT_SELF_CHECKS)
+            gone = self._connection.execute(f"{_COUNT} {_OLD} GROUP BY job, outcome", old).fetchall()
+            if gone:
+                counts = self._forgotten()
+                for job, outcome, count in gone:
+                    counts[job, INTERRUPTED if outcome == RUNNING else outcome] += count
+                value = json.dumps([[*key, count] for key, count in counts.items()])
+                self._connection.execute("INSERT OR REPLACE INTO facts VALUES('forgotten', ?, ?)", (now, value))
+                self._connection.execute(f"DELETE FROM runs {_OLD}", old)  # noqa: S608
 
     def runs(self, job: str | None = None, *, most: int = 1000) -> list[Run]:
         """The newest runs, newest first; one whose process is gone was interrupted."""
@@ -151,16 +184,24 @@ class State:
 
     def newest_good(self, job: str) -> Run | None:
         """The newest run of a job that did what it is for."""
-        query = f"SELECT {', '.join(_FIELDS)} FROM runs WHERE job = ? AND outcome IN ('done', 'warnings') ORDER BY started DESC LIMIT 1"  # noqa: S608
+        query = f"SELECT {', '.join(_FIELDS)} FROM runs WHERE job = ? AND NOT part AND outcome IN ('done', 'warnings') ORDER BY started DESC LIMIT 1"  # noqa: S608
         with self._reading():
             row = self._connection.execute(query, (job,)).fetchone()
         return _run(row, self.path.parent) if row else None
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """How many runs of each job ended with each outcome."""
+        """How many runs of each job ended with each outcome, those that were dropped for their age included."""
+        counts = self._forgotten()
         with self._reading():
-            rows = self._connection.execute("SELECT job, outcome, COUNT(*) FROM runs GROUP BY job, outcome").fetchall()
-        return {(job, outcome): count for job, outcome, count in rows}
+            ended = self._connection.execute(f"{_COUNT} WHERE outcome != ? GROUP BY job, outcome", (RUNNING,))
+            counts.update({(job, outcome): count for job, outcome, count in ended})
+            others = self._connection.execute("SELECT id, job FROM runs WHERE outcome = ?", (RUNNING,)).fetchall()
+        counts.update((job, RUNNING if _lives(self.path.parent, run) else INTERRUPTED) for run, job in others)
+        return counts
+
+    def _forgotten(self) -> Counter[tuple[str, str]]:
+        found = self.fact("forgotten")
+        return Counter({(job, outcome): count for job, outcome, count in (found[1] if found else ())})
 
     def remember(self, topic: str, time: int, value: Any) -> None:
         """Keep a fact, in place of the one before."""
@@ -191,7 +232,7 @@ class State:
             ) from error
 
 
-def begun(job: str, now: int, environment: Mapping[str, str]) -> Run:
+def begun(job: str, now: int, environment: Mapping[str, str], *, part: bool = False) -> Run:
     """A run of this process that begins now; the daemon says by the environment which due time it answers."""
     return Run(
         id=environment.get("OPSD_RUN_ID") or f"{clock.stamp(now)}-{os.getpid():x}",
@@ -199,6 +240,7 @@ def begun(job: str, now: int, environment: Mapping[str, str]) -> Run:
         cause="daemon" if "OPSD_RUN_ID" in environment else "person",
         slot=int(environment.get("OPSD_RUN_SLOT") or 0),
         attempt=int(environment.get("OPSD_RUN_ATTEMPT") or 1),
+        part=part,
         started=now,
     )
 
@@ -236,7 +278,7 @@ def _life(folder: Path, run: str) -> Path:
     return folder / "running" / run
 
 
-def _connected(path: Path) -> sqlite3.Connection:
+def _connected(path: Path, *, verify: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_SECONDS, check_same_thread=False)
     try:
         os.chmod(path, 0o600)
@@ -246,7 +288,8 @@ def _connected(path: Path) -> sqlite3.Connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.execute(f"PRAGMA user_version = {_VERSION}")
-        _require_whole(connection)
+        if verify:
+            _require_whole(connection)
     except BaseException:
         connection.close()
         raise
@@ -285,6 +328,6 @@ def _row(run: Run) -> tuple[Any, ...]:
 
 def _run(row: Sequence[Any], folder: Path) -> Run:
     values = dict(zip(_FIELDS, row, strict=True))
-    stages = tuple((str(name), float(seconds)) for name, seconds in json.loads(values["stages"]))
-    run = Run(**(values | {"details": json.loads(values["details"]), "stages": stages}))
+    values["stages"] = tuple((str(name), float(seconds)) for name, seconds in json.loads(values["stages"]))
+    run = Run(**(values | {"part": bool(values["part"]), "details": json.loads(values["details"])}))
     return replace(run, outcome=INTERRUPTED) if run.outcome == RUNNING and not _lives(folder, run.id) else run

@@ -183,7 +183,7 @@ RETENTION = LEAST + "retention:\n"
 
 WRONG = {
     "an unknown key": (RETENTION + "  keep_dayly: 30\n", "4:3 retention.keep_dayly: unknown key, did you mean keep_daily?"),
-    "a key of later": (LEAST + "alerts: {}\n", "3:1 alerts: unknown key"),
+    "a section that is none": (LEAST + "reports: {}\n", "3:1 reports: unknown key"),
     "no repository": ("sources: {a: {sqlite: {path: /a}}}\n", "1:1 repository: this key is required"),
     "no sources": ("repository: /r\n", "1:1 sources: this key is required"),
     "no source": ("repository: /r\nsources: {}\n", "2:10 sources: at least one is required"),
