@@ -15,7 +15,7 @@ from opsd.daemon.watching import Watch
 from opsd.monitor.deadlines import Past
 from opsd.monitor.state import State
 from opsd.settings import Settings
-from opsd.settings.schedule import Watch as Stated
+from opsd.settings.schedule import Metrics as Stated
 from tests.support.figures import NOON, OBSERVED, PLAN, run
 
 
