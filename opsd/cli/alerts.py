@@ -9,12 +9,12 @@ import click
 from opsd import clock
 from opsd.app import incidents
 from opsd.app.alerting import places
-from opsd.app.incidents import Listed, Listing
-from opsd.app.session import Session
+from opsd.app.incidents import Listed, Listing, Teller
 from opsd.cli import output
 from opsd.cli.main import HELP
-from opsd.cli.options import described, session
+from opsd.cli.options import configuration_path, described, session
 from opsd.cli.output import Column
+from opsd.cli.progress import listening
 from opsd.monitor.alert_options import address_text
 from opsd.monitor.problems import Severity
 from opsd.monitor.spool import Place, Trouble
@@ -189,7 +189,7 @@ def deliver(**given: Any) -> int:
     return 3 if failed else 0
 
 
-def _deliver(opened: Session) -> tuple[int, int]:
+def _deliver(opened: Teller) -> tuple[int, int]:
     """How many messages arrived, and how many did not, which is said."""
     from opsd.app.delivery import deliver as deliver_all  # noqa: PLC0415 - as above
 
@@ -209,11 +209,14 @@ def _deliver(opened: Session) -> tuple[int, int]:
 @click.argument("unit", metavar="UNIT")
 def failed_unit(**given: Any) -> int:
     """Tell of a unit."""
-    with session(given) as (opened, listener):
-        key = incidents.report_failed_unit(opened, given["unit"])
-        sent, failed = _deliver(opened)
+    with listening(quiet=given["as_json"]) as listener:
+        found = incidents.teller(configuration_path(), listener)
+        if found.mistakes:
+            output.error(found.mistakes)
+        key = incidents.report_failed_unit(found, given["unit"])
+        sent, failed = _deliver(found)
         notes = [
-            note for each in incidents.listing(opened).incidents if each.incident.key == key for _, note in each.notes
+            note for each in incidents.listing(found).incidents if each.incident.key == key for _, note in each.notes
         ]
     output.warnings(listener.warnings)
     if given["as_json"]:

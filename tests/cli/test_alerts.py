@@ -75,6 +75,17 @@ def test_a_failed_unit_is_told_at_once_without_any_daemon(host: Desk, chat: Web)
     assert "unit opsd-daemon.service failed. Next: journalctl -u opsd-daemon.service" in request.json["title"]
 
 
+def test_a_unit_that_failed_by_the_configuration_is_told_as_far_as_that_can_be_read(
+    host: Desk, opsd: Opsd, chat: Web
+) -> None:
+    path = host.folder / "opsd.yaml"
+    path.write_text(path.read_text() + "sorces: {}\n")
+    code, _, err = opsd("alerts", "failed-unit", "opsd-daemon.service")
+    assert code == 0
+    assert len(chat.requests) == 1
+    assert "did you mean sources?" in err
+
+
 def test_a_unit_that_fails_again_and_again_is_no_storm(opsd: Opsd, chat: Web) -> None:
     assert [opsd("alerts", "failed-unit", "opsd-daemon.service")[0] for _ in range(5)] == [0] * 5
     assert len(chat.requests) == 1
