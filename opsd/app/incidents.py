@@ -5,7 +5,8 @@ Promise: a spool that is not there is an empty one, and asking makes none.
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, Protocol
 
 from opsd.app.alerting import places
@@ -58,6 +59,11 @@ def teller(configuration: str | None, reporter: Reporter) -> Salvaged:
     except ConfigurationError as error:
         file = configuration or os.environ.get("OPSD_CONFIG")
         return Salvaged(salvaged(file, host_name()), reporter, mistakes=error)
+
+
+def aside(of: Teller, folder: Path) -> Salvaged:
+    """The same with its spool in another folder."""
+    return Salvaged(replace(of.settings, state=folder), of.reporter, of.clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

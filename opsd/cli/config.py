@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from opsd.app.configuration import shown
+from opsd.app.configuration import shown, validated
 from opsd.app.session import find_settings
 from opsd.cli import output
 from opsd.cli.main import HELP
@@ -42,7 +42,7 @@ def generate(**given: Any) -> None:
 )
 def validate(**given: Any) -> None:
     """Check the configuration."""
-    settings = find_settings(configuration_path())
+    settings = validated(find_settings(configuration_path()))
     if given["as_json"]:
         names = [{"name": source.label, "domain": source.domain} for source in settings.sources]
         output.emit({"valid": True, "sources": names})
