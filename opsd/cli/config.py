@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from opsd.app.configuration import shown
+from opsd.app.configuration import shown, validated
 from opsd.app.planning import odd_times
 from opsd.app.session import find_settings
 from opsd.cli import output
@@ -45,7 +45,7 @@ def generate(**given: Any) -> None:
 )
 def validate(**given: Any) -> int:
     """Check the configuration."""
-    settings = find_settings(configuration_path())
+    settings = validated(find_settings(configuration_path()))
     odd = odd_times(settings, SystemClock().now())
     output.warnings(odd)
     if given["as_json"]:

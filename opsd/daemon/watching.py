@@ -40,6 +40,7 @@ class Watch(Listener):
         self._server: MetricsServer | None = None
         self._listen = OFF
         self._alerting: Alerting | None = None
+        self._problems: tuple[Problem, ...] = ()
         self._since: dict[str, int] = {}
         self._shown = 0
         self._loaded = 0
@@ -64,22 +65,21 @@ class Watch(Listener):
             self._tell(look)
             self._shown = look.now
         if self._alerting:
+            self._alerting.observe(self._problems, look.now)
             self._alerting.deliver(look.now)
 
     def _tell(self, look: Look) -> None:
         service = Service(version=version(), reloaded=_REFUSED not in look.trouble, reload_time=self._loaded)
-        problems = self._problems(look)
-        self._exposition.show(view_of(look.plan, look.past, look.state, look.now, service, problems))
-        if self._alerting:
-            self._alerting.observe(problems, look.now)
+        self._problems = self._judged(look)
+        self._exposition.show(view_of(look.plan, look.past, look.state, look.now, service, self._problems))
 
-    def _problems(self, look: Look) -> tuple[Problem, ...]:
+    def _judged(self, look: Look) -> tuple[Problem, ...]:
         """What the state shows, what is wrong with the daemon itself, and who can't be told."""
         pause = pause_of(look.state, look.now)
         besides = Besides(pause=Pause(until=pause.until, reason=pause.reason) if pause else None)
         health = judge(look.plan, look.past, observed_of(look.state), look.now, besides)
         own = self._own(look.trouble, look.now)
-        unreached = self._alerting.problems(look.now) if self._alerting else []
+        unreached = self._alerting.problems() if self._alerting else []
         told = {each.key: each for each in (*health.problems, *own, *unreached)}
         return tuple(told.values())
 

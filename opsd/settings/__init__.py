@@ -9,6 +9,7 @@ from opsd.settings.loading import (
     from_environment,
     load,
     origins,
+    salvaged,
     shown,
     with_passphrase,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "from_environment",
     "load",
     "origins",
+    "salvaged",
     "schema",
     "shown",
     "with_passphrase",
