@@ -58,7 +58,7 @@ def observe(session: Session, *, before: Observed | None = None, seconds: float 
         host=settings.host,
         sources=_sources(settings, known, before),
         places={name: _settled(each, past.get(name), kinds[name]) for name, each in found.items()},
-        tiers=tiers_of(known.summaries, settings.retention, plan_of(settings)),
+        tiers=tiers_of(known.summaries, settings.retention, plan_of(settings)) or (before.tiers if before else {}),
         drill=_drill(drills, settings),
         kit_used=max((each.began for each in drills if each.by_kit and each.verdict != Verdict.FAILED), default=0),
         kit_made=known.created or (before.kit_made if before else 0),
