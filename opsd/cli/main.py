@@ -42,6 +42,7 @@ COMMANDS = {
     "run": ("run", "Do a job of the schedule now."),
     "pause": ("pause", "Keep the daemon from starting jobs for a while."),
     "status": ("status", "Tell which host's snapshots are late."),
+    "setup": ("setup", "Find what lives here, and prove a first restore."),
     "doctor": ("doctor", "Test before the night what a night needs."),
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
