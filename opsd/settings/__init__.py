@@ -6,9 +6,9 @@ Promise: every mistake at once, each with its file, line, column and a suggestio
 from opsd.settings.loading import (
     DEFAULT_FILE,
     default_paths,
+    flattened,
     from_environment,
     load,
-    origins,
     shown,
     with_passphrase,
 )
@@ -22,9 +22,9 @@ __all__ = [
     "Settings",
     "default_paths",
     "example",
+    "flattened",
     "from_environment",
     "load",
-    "origins",
     "schema",
     "shown",
     "with_passphrase",
