@@ -12,8 +12,9 @@ from opsd.settings.loading import (
     shown,
     with_passphrase,
 )
-from opsd.settings.model import KeyDomain, Schedule, Settings
+from opsd.settings.model import KeyDomain, Settings
 from opsd.settings.rendering import example, schema
+from opsd.settings.schedule import Schedule
 
 __all__ = [
     "DEFAULT_FILE",
