@@ -65,7 +65,8 @@ def test_rules_and_their_tests_know_only_metrics_that_there_are() -> None:
 
 
 def test_each_rule_has_a_case_in_which_it_is_quiet_and_one_in_which_it_fires() -> None:
-    quiet, loud = set(), set()
+    quiet: set[str] = set()
+    loud: set[str] = set()
     for case in cases()["tests"]:
         alert = alert_of(case)
         for each in case["alert_rule_test"]:
