@@ -14,7 +14,8 @@ import pytest
 
 from opsd.events import Recorder
 from opsd.verify.scratch import opened
-from tests.support.command_line import ROOT, Desk
+from tests.support.command_line import Desk
+from tests.support.warm import ROOT
 
 MORE = "copies: {{disk: {{folder: {folder}/disk}}}}\ndrill: {{scratch: {folder}/scratch, recovery_point: 25h{more}}}"
 

@@ -46,8 +46,8 @@ def run(
         process = int(here.recv(32))
         feeding.write(given)
         feeding.close()
-        written = _read_all([out.fileno(), err.fileno()], process, seconds)
-        return int(here.recv(32)), *written
+        written, complained = _read_all([out.fileno(), err.fileno()], process, seconds)
+        return int(here.recv(32)), written, complained
 
 
 def _read_all(pipes: list[int], process: int, seconds: float) -> list[bytes]:
