@@ -9,11 +9,13 @@ from opsd.settings.loading import (
     from_environment,
     load,
     origins,
+    salvaged,
     shown,
     with_passphrase,
 )
-from opsd.settings.model import KeyDomain, Schedule, Settings
+from opsd.settings.model import KeyDomain, Settings
 from opsd.settings.rendering import example, schema
+from opsd.settings.schedule import Schedule
 
 __all__ = [
     "DEFAULT_FILE",
@@ -25,6 +27,7 @@ __all__ = [
     "from_environment",
     "load",
     "origins",
+    "salvaged",
     "schema",
     "shown",
     "with_passphrase",

@@ -18,7 +18,8 @@ from opsd.credentials import KINDS
 from opsd.errors import ConfigurationError
 from opsd.retention.policy import DEFAULT_RULES, Rules
 from opsd.settings import default_paths, example, from_environment, load, origins, shown
-from opsd.settings.model import KeyDomain, Schedule, Settings, system_zone
+from opsd.settings.model import KeyDomain, Settings, system_zone
+from opsd.settings.schedule import Schedule
 from opsd.settings.values import REFERENCES
 from opsd.sources.options import CommandSource, FilesSource, Hook, Hooks, PostgresqlSource, SqliteSource
 
@@ -182,7 +183,7 @@ RETENTION = LEAST + "retention:\n"
 
 WRONG = {
     "an unknown key": (RETENTION + "  keep_dayly: 30\n", "4:3 retention.keep_dayly: unknown key, did you mean keep_daily?"),
-    "a key of later": (LEAST + "alerts: {}\n", "3:1 alerts: unknown key"),
+    "a section that is none": (LEAST + "reports: {}\n", "3:1 reports: unknown key"),
     "no repository": ("sources: {a: {sqlite: {path: /a}}}\n", "1:1 repository: this key is required"),
     "no sources": ("repository: /r\n", "1:1 sources: this key is required"),
     "no source": ("repository: /r\nsources: {}\n", "2:10 sources: at least one is required"),
@@ -204,7 +205,7 @@ WRONG = {
     "a negative number": (RETENTION + "  keep_last: -3\n", "4:14 retention.keep_last: expected a whole number"),
     "a span without unit": (RETENTION + "  keep_within: 48\n", "4:16 retention.keep_within: expected a duration with its unit"),
     "rules that keep nothing": (RETENTION + "  {keep_daily: 0}\n", "4:3 retention: no rule keeps anything"),
-    "an hour too late": (LEAST + 'schedule: {backup: "24:00"}\n', '3:20 schedule.backup: expected a time of day, such as "04:00"'),
+    "an hour too late": (LEAST + 'schedule: {backup: "24:00"}\n', '3:20 schedule.backup: expected a time such as "04:00"'),
     "an unknown domain": (
         "repository: /r\nkey_domains: {staff: {}}\nsources:\n  a:\n    sqlite: {path: /a}\n    domain: staf\n",
         "6:5 sources.a.domain: no such key domain, did you mean staff?",
