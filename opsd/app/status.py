@@ -90,7 +90,7 @@ def status(session: Session, *, seconds: float, observed: Observed | None = None
         _remember(session, observed)
     now = session.clock.now()
     past, besides = _known(session)
-    problems = tuple(_of_alerts(session, now))
+    problems = tuple(_of_alerts(session))
     health = judge(plan_of(session.settings), past, observed, now, replace(besides, problems=problems))
     return Status(health=health, observed=observed)
 
@@ -118,10 +118,10 @@ def _known(session: Session) -> tuple[Past, Besides]:
     return Past(runs={job: [run for run in runs if run.job == job] for job in jobs}, since=now), Besides()
 
 
-def _of_alerts(session: Session, now: int) -> Sequence[Problem]:
+def _of_alerts(session: Session) -> Sequence[Problem]:
     """Addresses that can't be reached."""
     if not session.settings.alerts.contacts or not session.has_state():
         return ()
     from opsd.app.alerting import Alerting  # noqa: PLC0415 - only where there is anybody to alert
 
-    return Alerting(session.settings, session.reporter).problems(now)
+    return Alerting(session.settings, session.reporter).problems()
