@@ -4,6 +4,7 @@ import click
 
 from opsd.app.session import find_settings
 from opsd.clock import SystemClock
+from opsd.daemon import journal
 from opsd.daemon.asking import AsConfigured
 from opsd.daemon.service import Service
 from opsd.daemon.watching import Metrics
@@ -25,6 +26,7 @@ Examples:
 @click.pass_context
 def command(ctx: click.Context) -> int:
     """Be the daemon."""
+    journal.configure()
     configuration = getattr(ctx.obj, "configuration", None)
     clock = SystemClock()
     return Service(lambda: find_settings(configuration), AsConfigured(configuration), clock, [Metrics(clock)]).run()

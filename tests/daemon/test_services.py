@@ -134,6 +134,7 @@ def test_sigterm_stops_the_job_at_a_safe_point_and_who_asked_hears_it(desk: Desk
             with pipe.open("w"):  # Now the child is at work.
                 service.process.send_signal(signal.SIGTERM)
                 ended = json.loads(lines.readline())
+        assert service.process.wait(30) == 0
     assert ended["exit"] == 143
     assert "stopped by SIGTERM" in ended["tail"]
 
