@@ -7,7 +7,7 @@ from opsd.clock import SystemClock
 from opsd.daemon import journal
 from opsd.daemon.asking import AsConfigured
 from opsd.daemon.service import Service
-from opsd.daemon.watching import Metrics
+from opsd.daemon.watching import Watch
 
 _HELP = """Keep the schedule: backup, copies, prune, check and drill at their times, for years. What was due while it was down is
 caught up with once; a job that fails is tried again at growing pauses; 'opsd status' tells how it stands, and the metrics do.
@@ -29,4 +29,6 @@ def command(ctx: click.Context) -> int:
     journal.configure()
     configuration = getattr(ctx.obj, "configuration", None)
     clock = SystemClock()
-    return Service(lambda: find_settings(configuration), AsConfigured(configuration), clock, [Metrics(clock)]).run()
+    return Service(
+        lambda: find_settings(configuration), AsConfigured(configuration), clock, [Watch(clock, configuration)]
+    ).run()

@@ -14,22 +14,18 @@ import structlog
 
 from opsd import clock
 from opsd.clock import Clock
-from opsd.control import Ended
+from opsd.control import SERVICES, Ended
 from opsd.daemon.jobs import Job, run_job
 from opsd.daemon.schedule import Start
 from opsd.monitor.ledger import outcome_of
 from opsd.monitor.state import Run
 
-#: Jobs of one lane wait for each other, in the order of the schedule.
-LANES: Final = {
-    "backup": "worker",
-    "copy": "worker",
-    "prune": "worker",
-    "check": "upkeep",
-    "drill": "upkeep",
-    "self-check": "look",
-}
 _LETTERS: Final = 500
+
+
+def lane(job: str) -> str:
+    """Jobs of one lane wait for each other, in the order of the schedule: those of one service, and else each is its own."""
+    return SERVICES.get(job, job)
 
 
 class LeftRunning(Exception):
@@ -84,9 +80,8 @@ class Runner:
 
     def start(self, start: Start) -> bool:
         """Start a job; False where its lane is busy."""
-        lane = LANES[start.job]
         with self._lock:
-            if any(LANES[job] == lane for job in self._alive) or self._stop.is_set():
+            if any(lane(job) == lane(start.job) for job in self._alive) or self._stop.is_set():
                 return False
             self._alive[start.job] = start
         thread = threading.Thread(target=self._work, args=(start,), name=f"job-{start.job}", daemon=True)
