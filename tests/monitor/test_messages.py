@@ -47,6 +47,23 @@ def test_the_long_text_says_since_when_in_the_zone_of_the_site_and_how_to_acknow
     assert "opsd ack backup.is.late" in found.long
 
 
+@pytest.mark.parametrize(
+    ("title", "told"),
+    [
+        ("the last backup failed: source www: /srv/smith/a b/c: no such file", "source www: (path): no such file"),
+        ("the disk of /var/lib/opsd is full", "the disk of (path) is full"),
+        ("can't read '/srv/smith/x'", "can't read '(path)'"),
+        ("copy sftp://paris/web1 is late, 1/3 of it", "copy sftp://paris/web1 is late, 1/3 of it"),
+    ],
+)
+def test_no_path_gets_into_a_message(title: str, told: str) -> None:
+    for event in Event:
+        found = message("web1", [note(title, event)], PARIS)
+        assert told in found.short
+        assert told in found.long
+        assert "smith" not in found.short + found.long.partition("opsd ack")[0]
+
+
 def test_the_worst_that_is_open_decides_how_loud_it_is() -> None:
     worse = note("b", severity=Severity.CRITICAL)
     assert message("web1", [note("a"), worse], PARIS).severity is Severity.CRITICAL
