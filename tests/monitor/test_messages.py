@@ -70,6 +70,14 @@ def test_the_worst_that_is_open_decides_how_loud_it_is() -> None:
     assert message("web1", [note("b", Event.ENDED, Severity.CRITICAL)], PARIS).severity is None
 
 
+@pytest.mark.parametrize("event", Event)
+def test_what_is_too_long_for_an_sms_is_cut_where_it_hurts_least(event: Event) -> None:
+    found = message("w" * 253, [note("late " * 100, event, step="run it " * 50)], PARIS).short
+    assert len(found) == SHORT
+    assert found.startswith("opsd www")
+    assert event is Event.ENDED or " Next: run it run it" in found
+
+
 @settings(max_examples=40)
 @given(
     st.text(),

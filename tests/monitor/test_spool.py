@@ -175,7 +175,13 @@ def other_values(path: Path) -> None:
         connection.execute("UPDATE incidents SET value = replace(value, 'warning', 'wrong')")
 
 
-@pytest.mark.parametrize("damage", [garbage, cut, overwrite, of_another_version, other_values])
+def other_events(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("UPDATE notes SET event = 'wrong'")
+
+
+@pytest.mark.parametrize("damage", [garbage, cut, overwrite, of_another_version, other_values, other_events])
 def test_a_damaged_spool_is_put_aside_and_begun_anew_and_what_is_wrong_is_told_again(
     damage: object, tmp_path: Path
 ) -> None:
