@@ -49,8 +49,8 @@ def odd_times(settings: Settings, now: int) -> list[Warning]:
     return [
         Warning(
             subject=f"schedule.{job}",
-            problem=f"{day} {what} {at}: then the clocks of {settings.timezone} change",
-            hint="it runs once all the same; choose a time outside the change to have it as written",
+            problem=f"{at} {what} on {day}, when the clocks of {settings.timezone} change",
+            hint="it runs once all the same; a time outside the change needs no thought",
         )
         for job, at in plan.times.items()
         if not at.startswith(EVERY)
