@@ -19,6 +19,8 @@ from opsd.monitor.spool import Note
 SHORT: Final = 160
 _HOST: Final = 40
 _NEXT: Final = 60
+#: Less of a title says nothing.
+_SHARE: Final = 24
 #: A cut of plain letters: one that is not in their alphabet would halve what an SMS holds (3GPP TS 23.038).
 _CUT: Final = "..."
 #: An absolute path, and words after a blank in it as long as they have a slash too.
@@ -62,22 +64,27 @@ def _cut(text: str, most: int) -> str:
 def _short(host: str, present: Sequence[Note], ended: Sequence[Note]) -> str:
     head = f"opsd {_cut(plain(host), _HOST)}: "
     if not present:
-        return _cut(f"{head}all clear: {_titles(ended)}", SHORT)
-    repeated = "still " if all(each.event is Event.REPEATED for each in present) else ""
-    if len(present) == 1:
-        problem = present[0].incident.problem
-        tail = f" Next: {_cut(plain(problem.next_step), _NEXT)}"
-        repeated = repeated and "still: "
+        head += "all clear, this has ended: "
+        return head + _titles(ended, SHORT - len(head))
+    again = "still " if all(each.event is Event.REPEATED for each in present) else ""
+    tail = " Next: opsd status"
+    if len(present) > 1:
+        head += f"{again}{len(present)} problems: "
     else:
-        repeated = f"{repeated}{len(present)} problems: "
-        tail = " Next: opsd status"
-    what = repeated + _titles(present) + (f"; ended: {_titles(ended)}" if ended else "")
-    what = what if what.endswith(_ENDS) else f"{what}."
-    return head + _cut(what, SHORT - len(head) - len(tail)) + tail
+        head += "still: " if again else ""
+        tail = f" Next: {_cut(plain(present[0].incident.problem.next_step), _NEXT)}"
+    room = SHORT - len(head) - len(tail) - 1
+    over = f"; ended: {_titles(ended, room // 3)}" if ended else ""
+    what = _titles(present, room - len(over)) + over
+    return head + (what if what.endswith(_ENDS) else f"{what}.") + tail
 
 
-def _titles(notes: Sequence[Note]) -> str:
-    return "; ".join(_title(each.incident.problem) for each in notes)
+def _titles(notes: Sequence[Note], room: int) -> str:
+    """As many as there is room for; where they are too long, each gets its share, so that one does not hide the others."""
+    titles = [_title(each.incident.problem) for each in notes]
+    if len("; ".join(titles)) > room:
+        titles = [_cut(each, max(_SHARE, (room + 2) // len(titles) - 2)) for each in titles]
+    return _cut("; ".join(titles), room)
 
 
 def _long(host: str, present: Sequence[Note], ended: Sequence[Note], zone: tzinfo) -> list[str]:
