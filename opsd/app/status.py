@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from opsd.app.observing import observe, remember, remembered
-from opsd.app.pausing import pause_of
-from opsd.app.planning import past_of, plan_of
-from opsd.app.rebuilding import found_runs, rebuild, rebuilt
+from opsd.app.planning import besides_of, past_of, plan_of
+from opsd.app.rebuilding import found_runs, rebuild
 from opsd.app.session import Session
 from opsd.errors import StorageError
 from opsd.events import Warning
@@ -91,7 +90,7 @@ def status(session: Session, *, seconds: float, observed: Observed | None = None
         _remember(session, observed)
     now = session.clock.now()
     past, besides = _known(session)
-    problems = (*_of_state(session, now, observed), *_of_alerts(session, now))
+    problems = (*_of_state(session, now, observed), *_of_alerts(session))
     health = judge(plan_of(session.settings), past, observed, now, replace(besides, problems=problems))
     return Status(health=health, observed=observed)
 
@@ -111,7 +110,7 @@ def _known(session: Session) -> tuple[Past, Besides]:
         try:
             with State.open(session.settings.state, now) as state:
                 rebuild(session, state)
-                return past_of(state), Besides(pause=pause_of(state, now), rebuilt=rebuilt(state))
+                return past_of(state), besides_of(state, now)
         except StorageError as error:
             session.reporter.warn(Warning(subject="state", problem=str(error), hint=error.hint))
     runs = sorted(found_runs(session), key=lambda run: run.started, reverse=True)
@@ -139,10 +138,10 @@ def _of_state(session: Session, now: int, observed: Observed) -> Iterator[Proble
         )
 
 
-def _of_alerts(session: Session, now: int) -> Sequence[Problem]:
+def _of_alerts(session: Session) -> Sequence[Problem]:
     """Addresses that can't be reached."""
     if not session.settings.alerts.contacts or not session.has_state():
         return ()
     from opsd.app.alerting import Alerting  # noqa: PLC0415 - only where there is anybody to alert
 
-    return Alerting(session.settings, session.reporter).problems(now)
+    return Alerting(session.settings, session.reporter).problems()

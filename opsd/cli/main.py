@@ -44,6 +44,7 @@ COMMANDS = {
     "status": ("status", "Tell whether the promise is kept."),
     "alerts": ("alerts", "Who is told when something is wrong, and what is open."),
     "ack": ("ack", "Say that you take care of what is open."),
+    "setup": ("setup", "Find what lives here, and prove a first restore."),
     "doctor": ("doctor", "Test before the night what a night needs."),
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),

@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -83,6 +84,15 @@ def count(number: int, one: str, many: str = "") -> str:
 def line(text: str = "") -> None:
     """A line of the answer; what can't be printed is escaped."""
     click.echo(printable(text))
+
+
+def lines(text: str, indent: int = 0, first: str = "") -> None:
+    """A text folded at 80 columns below an indent, `first` before its first line; no word is broken, so that a path can be copied."""
+    inner = len(click.unstyle(first))
+    for number, each in enumerate(
+        textwrap.wrap(plain(text), 80 - indent - inner, break_long_words=False, break_on_hyphens=False)
+    ):
+        line(" " * indent + (" " * inner if number else first) + each)
 
 
 def note(text: str) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from opsd.app.rebuilding import found_runs, rebuild, rebuilt
+from opsd.app.planning import besides_of
+from opsd.app.rebuilding import found_runs, rebuild
 from opsd.app.recording import recorded
 from opsd.errors import StorageError
 from opsd.monitor.state import INTERRUPTED, Run, State
@@ -60,7 +61,7 @@ def test_what_the_state_knows_already_is_not_made_again(site: Site) -> None:
     with site.session() as session, State.open(site.folder / "state", session.clock.now()) as state:
         assert rebuild(session, state) == 0
         assert len(state.runs()) == len(first) + 1
-        assert rebuilt(state)
+        assert besides_of(state, session.clock.now()).rebuilt
 
 
 def test_a_state_that_had_no_past_is_not_called_rebuilt(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_a_state_that_had_no_past_is_not_called_rebuilt(tmp_path: Path) -> None:
     site.backup()
     with site.session() as session, State.open(site.folder / "state", session.clock.now()) as state:
         assert rebuild(session, state) == 0
-        assert rebuilt(state) == 0
+        assert besides_of(state, session.clock.now()).rebuilt == 0
         assert len(state.runs()) == 1
 
 
