@@ -19,7 +19,7 @@ from typing import Any, Final
 import yaml
 
 from opsd.app.as_owner import command_as
-from opsd.app.proposal import Answers, configuration, sample, sftp_of, text_of
+from opsd.app.proposal import Answers, configuration, mariadb_source, sample, sftp_of, text_of
 from opsd.app.recording import recorded
 from opsd.app.session import Access, Session
 from opsd.app.setup_postgresql import Joined, join, labels
@@ -122,7 +122,9 @@ class Setup:
         found = self._discovery.found
         servers = [each for each in found if each.kind is Kind.POSTGRESQL and each.runs and each.place]
         joined = [self._join(server, label) for server, label in zip(servers, labels(servers), strict=True)]
-        proposed = configuration(self.answers, found, {each.label: each.options for each in joined})
+        sources = {each.label: {"postgresql": each.options} for each in joined}
+        sources |= {} if self.account else mariadb_source(found)
+        proposed = configuration(self.answers, found, sources)
         if not proposed["sources"]:
             raise ConfigurationError(
                 ("nothing was found to back up",), hint="write the configuration by hand: opsd config generate"
@@ -219,11 +221,19 @@ class Setup:
         Raises:
             StorageError: a folder can't be made, or 'opsd init' failed.
         """
-        for folder in (Path(self.answers.repository), self.answers.state):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._give(folder)
         self.reporter.stage("make the repository")
-        return self._opsd(self.answers.file, "init")
+        try:
+            for folder in (Path(self.answers.repository), self.answers.state):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._give(folder)
+            return self._opsd(self.answers.file, "init")
+        except BaseException as error:
+            # Or the next setup would find a configuration with sources, and do nothing.
+            self.answers.file.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                text = f"{error.filename}: {(error.strerror or str(error)).lower()}"
+                raise StorageError(text, hint="run as root, or set OPSD_REPOSITORY and OPSD_STATE") from error
+            raise
 
     def remember(self, *, kit_confirmed: bool) -> None:
         """Write into the ledger that it was set up, and whether somebody has shown to hold the kit."""
