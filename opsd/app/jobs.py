@@ -3,6 +3,8 @@
 Promise: pure; each is a command line of opsd that a person could type.
 """
 
+from collections.abc import Collection
+
 from opsd.monitor.deadlines import JOBS
 from opsd.settings import Settings
 
@@ -10,15 +12,18 @@ from opsd.settings import Settings
 WORST: tuple[int, ...] = (4, 1, 2, 75, 3, 0)
 
 
-def commands(settings: Settings, job: str) -> tuple[tuple[str, ...], ...]:
-    """The commands of a job, in order. A copy is pruned only where it states which snapshots it keeps, since that needs the right to delete.
+def commands(settings: Settings, job: str, filled: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    """The commands of a job, in order; `filled` are the copies and pulls that have ever been filled.
+
+    A copy is pruned only where it states which snapshots it keeps, since that needs the right to delete.
 
     Raises:
         KeyError: no job has that name.
     """
     if job not in JOBS:
         raise KeyError(job)
-    stated = {each.name: each for each in settings.copies} | dict(settings.pulls)
+    known = {each.name: each for each in settings.copies} | dict(settings.pulls)
+    stated = {name: each for name, each in known.items() if name in filled}
     own = [()] if settings.repository else []
     if job == "prune":
         others = [("--copy", name) for name, each in stated.items() if each.retention]

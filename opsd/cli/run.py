@@ -10,6 +10,7 @@ import click
 from opsd.app.jobs import commands, worst
 from opsd.app.running import WITHIN, tracked
 from opsd.app.session import Session
+from opsd.backup.copy_state import CopyState
 from opsd.cli import output
 from opsd.cli.options import configuration_path, described, session
 from opsd.errors import UsageError
@@ -28,7 +29,7 @@ from opsd.monitor.deadlines import JOBS
 def command(**given: Any) -> int:
     """Do a job."""
     with session(given) as (opened, _):
-        chosen = commands(opened.settings, given["job"])
+        chosen = commands(opened.settings, given["job"], _filled(opened))
         if not chosen:
             raise UsageError(
                 f"this host has nothing to {given['job']}", hint="'opsd config show' shows its configuration"
@@ -36,6 +37,11 @@ def command(**given: Any) -> int:
         if len(chosen) > 1:
             return _several(opened, given["job"], chosen, as_json=given["as_json"])
     return _become(_line(chosen[0], as_json=given["as_json"]))
+
+
+def _filled(opened: Session) -> set[str]:
+    names = [*(each.name for each in opened.settings.copies), *opened.settings.pulls]
+    return {name for name in names if CopyState(opened.settings.state, name).read().repository}
 
 
 def _become(arguments: list[str]) -> NoReturn:

@@ -4,8 +4,9 @@ import click
 
 from opsd.app.session import find_settings
 from opsd.clock import SystemClock
-from opsd.daemon.runner import AsChild
+from opsd.daemon.asking import AsConfigured
 from opsd.daemon.service import Service
+from opsd.daemon.watching import Watch
 
 _HELP = """Keep the schedule: backup, copies, prune, check and drill at their times, for years. What was due while it was down is
 caught up with once; a job that fails is tried again at growing pauses; 'opsd status' tells how it stands, and the metrics do.
@@ -25,4 +26,7 @@ Examples:
 def command(ctx: click.Context) -> int:
     """Be the daemon."""
     configuration = getattr(ctx.obj, "configuration", None)
-    return Service(lambda: find_settings(configuration), AsChild(configuration), SystemClock()).run()
+    clock = SystemClock()
+    return Service(
+        lambda: find_settings(configuration), AsConfigured(configuration), clock, [Watch(clock, configuration)]
+    ).run()

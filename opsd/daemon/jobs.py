@@ -27,14 +27,14 @@ _STEP: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a job may take: its nice value, its best-effort io priority (7 is the last), its memory and its time.
+    """What a job may take: its nice value, its best-effort io priority (7 is the last), its memory and its time; None: no limit.
 
-    `memory` is in bytes for each of its processes; files that it maps don't count (RLIMIT_DATA, getrlimit(2)). `seconds` is None for
-    any; `grace` are those between the polite signal and the last one.
+    `memory` is in bytes for each of its processes; files that it maps don't count (RLIMIT_DATA, getrlimit(2)). `grace` are the seconds
+    between the polite signal and the last one.
     """
 
-    nice: int = 10
-    io_priority: int = 7
+    nice: int | None = 10
+    io_priority: int | None = 7
     memory: int | None = 4 * 1024**3
     seconds: float | None = None
     grace: float = 60.0
@@ -54,7 +54,8 @@ class Job:
 
     def arguments(self) -> list[str]:
         """The command line: this interpreter, this opsd; -P, for the current folder is no place to import from."""
-        priority = ["ionice", "-c", "2", "-n", str(self.limits.io_priority)] if shutil.which("ionice") else []
+        level = self.limits.io_priority
+        priority = ["ionice", "-c", "2", "-n", str(level)] if level is not None and shutil.which("ionice") else []
         configuration = ["--config", self.configuration] if self.configuration else []
         return [*priority, sys.executable, "-P", "-m", "opsd", *configuration, *self.verb]
 
@@ -111,12 +112,14 @@ class _Running:
 
     def limit(self) -> None:
         """Set its limits from outside: it has no threads yet, and whatever it starts inherits them."""
+        limits, child = self._limits, self._child.pid
         with suppress(ProcessLookupError, PermissionError):
-            os.setpriority(os.PRIO_PROCESS, self._child.pid, max(self._limits.nice, os.getpriority(os.PRIO_PROCESS, 0)))
-            if self._limits.memory is not None:
-                _, hard = resource.prlimit(self._child.pid, resource.RLIMIT_DATA)
-                bound = self._limits.memory if hard == resource.RLIM_INFINITY else min(hard, self._limits.memory)
-                resource.prlimit(self._child.pid, resource.RLIMIT_DATA, (bound, bound))
+            if limits.nice is not None:
+                os.setpriority(os.PRIO_PROCESS, child, max(limits.nice, os.getpriority(os.PRIO_PROCESS, 0)))
+            if limits.memory is not None:
+                _, hard = resource.prlimit(child, resource.RLIMIT_DATA)
+                bound = limits.memory if hard == resource.RLIM_INFINITY else min(hard, limits.memory)
+                resource.prlimit(child, resource.RLIMIT_DATA, (bound, bound))
 
     def wait(self, on_alive: Callable[[int], None], stop: threading.Event) -> None:
         """Until it has ended."""

@@ -11,9 +11,12 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSeen:
-    """A source in the newest snapshot that has it: how it ended there, files, bytes, bytes added, warnings (what could not be read)."""
+    """A source of the configuration in the newest snapshot that has it.
 
-    outcome: str
+    How it ended there (empty while none has it), files, bytes, bytes added, warnings (what could not be read).
+    """
+
+    outcome: str = ""
     files: int = 0
     bytes: int = 0
     added_bytes: int = 0
@@ -39,7 +42,9 @@ class PlaceSeen:
 
     `snapshots` counts complete ones, `newest` is the newest of these, `missing` counts those of the repository that a copy lacks,
     `completed` is when a pass last brought it up to date. Shares are 0 to 1 of `bytes`, read and vouched for in 30 days.
-    `free` is the room on its disk in bytes, None where that isn't known.
+    `free` is the room on its disk in bytes, None where that isn't known. `looked`: when it was last read. `lost`: how many snapshots
+    were there, or must be by the numbers of the others, and no prune dropped them. `due`: of a pull, when its hosts promised the next.
+    `unread`: since when the longest unread object is (put then, or read last), 0 where a stated budget leaves it so.
     """
 
     kind: str
@@ -51,6 +56,10 @@ class PlaceSeen:
     completed: int = 0
     bytes: int = 0
     free: int | None = None
+    looked: int = 0
+    lost: int = 0
+    due: int = 0
+    unread: int = 0
     verify: str = "read"
     read_share: float = 0.0
     vouched_share: float = 0.0

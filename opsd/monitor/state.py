@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from typing import Any, Final, Self
 
 from opsd import clock
 from opsd.errors import StorageError
+from opsd.storage.durable import private_file, private_folder
 
 RUNNING: Final = "running"
 INTERRUPTED: Final = "interrupted"
@@ -83,6 +85,8 @@ class Run:
 
 _FIELDS: Final = tuple(Run.__dataclass_fields__)
 _INSERT: Final = f"INSERT OR REPLACE INTO runs({', '.join(_FIELDS)}) VALUES({', '.join('?' * len(_FIELDS))})"
+_COUNT: Final = "SELECT job, outcome, COUNT(*) FROM runs"
+_OLD: Final = "WHERE started < ? OR job = 'self-check' AND started < ?"
 
 
 class State:
@@ -106,7 +110,7 @@ class State:
         """
         path = folder / "state.sqlite"
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(folder)
             is_new = not path.exists()
             try:
                 connection = _connected(path, verify=verify)
@@ -160,12 +164,17 @@ class State:
         return int(version)
 
     def forget(self, now: int) -> None:
-        """Drop what is older than anybody asks for."""
+        """Drop what is older than anybody asks for; it goes on to be counted."""
         with self._writing():
-            self._connection.execute("DELETE FROM runs WHERE started < ?", (now - _KEPT,))
-            self._connection.execute(
-                "DELETE FROM runs WHERE job = 'self-check' AND started < ?", (now - _KEPT_SELF_CHECKS,)
-            )
+            old = (now - _KEPT, now - _KEPT_SELF_CHECKS)
+            gone = self._connection.execute(f"{_COUNT} {_OLD} GROUP BY job, outcome", old).fetchall()
+            if gone:
+                counts = self._forgotten()
+                for job, outcome, count in gone:
+                    counts[job, INTERRUPTED if outcome == RUNNING else outcome] += count
+                value = json.dumps([[*key, count] for key, count in counts.items()])
+                self._connection.execute("INSERT OR REPLACE INTO facts VALUES('forgotten', ?, ?)", (now, value))
+                self._connection.execute(f"DELETE FROM runs {_OLD}", old)  # noqa: S608
 
     def runs(self, job: str | None = None, *, most: int = 1000) -> list[Run]:
         """The newest runs, newest first; one whose process is gone was interrupted."""
@@ -182,10 +191,18 @@ class State:
         return _run(row, self.path.parent) if row else None
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """How many runs of each job ended with each outcome."""
+        """How many runs of each job ended with each outcome, those that were dropped for their age included."""
+        counts = self._forgotten()
         with self._reading():
-            rows = self._connection.execute("SELECT job, outcome, COUNT(*) FROM runs GROUP BY job, outcome").fetchall()
-        return {(job, outcome): count for job, outcome, count in rows}
+            ended = self._connection.execute(f"{_COUNT} WHERE outcome != ? GROUP BY job, outcome", (RUNNING,))
+            counts.update({(job, outcome): count for job, outcome, count in ended})
+            others = self._connection.execute("SELECT id, job FROM runs WHERE outcome = ?", (RUNNING,)).fetchall()
+        counts.update((job, RUNNING if _lives(self.path.parent, run) else INTERRUPTED) for run, job in others)
+        return counts
+
+    def _forgotten(self) -> Counter[tuple[str, str]]:
+        found = self.fact("forgotten")
+        return Counter({(job, outcome): count for job, outcome, count in (found[1] if found else ())})
 
     def remember(self, topic: str, time: int, value: Any) -> None:
         """Keep a fact, in place of the one before."""
@@ -233,8 +250,8 @@ def begun(job: str, now: int, environment: Mapping[str, str], *, part: bool = Fa
 def living(folder: Path, run: str) -> Iterator[None]:
     """Show that a run lives, as long as this process does: a locked file, which whoever may not see our process can see."""
     path = _life(folder, run)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    private_folder(path.parent)
+    descriptor = private_file(path, os.O_RDONLY)
     try:
         os.fchmod(descriptor, 0o644)  # A run by root is looked at by the service's user.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -263,6 +280,7 @@ def _life(folder: Path, run: str) -> Path:
 
 
 def _connected(path: Path, *, verify: bool) -> sqlite3.Connection:
+    os.close(private_file(path, os.O_RDWR))  # Its journals get its owner.
     connection = sqlite3.connect(path, timeout=_SECONDS, check_same_thread=False)
     try:
         os.chmod(path, 0o600)
@@ -312,6 +330,6 @@ def _row(run: Run) -> tuple[Any, ...]:
 
 def _run(row: Sequence[Any], folder: Path) -> Run:
     values = dict(zip(_FIELDS, row, strict=True))
-    stages = tuple((str(name), float(seconds)) for name, seconds in json.loads(values["stages"]))
-    run = Run(**(values | {"part": bool(values["part"]), "details": json.loads(values["details"]), "stages": stages}))
+    values["stages"] = tuple((str(name), float(seconds)) for name, seconds in json.loads(values["stages"]))
+    run = Run(**(values | {"part": bool(values["part"]), "details": json.loads(values["details"])}))
     return replace(run, outcome=INTERRUPTED) if run.outcome == RUNNING and not _lives(folder, run.id) else run

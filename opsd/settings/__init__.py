@@ -6,9 +6,10 @@ Promise: every mistake at once, each with its file, line, column and a suggestio
 from opsd.settings.loading import (
     DEFAULT_FILE,
     default_paths,
+    flattened,
     from_environment,
     load,
-    origins,
+    salvaged,
     shown,
     with_passphrase,
 )
@@ -23,9 +24,10 @@ __all__ = [
     "Settings",
     "default_paths",
     "example",
+    "flattened",
     "from_environment",
     "load",
-    "origins",
+    "salvaged",
     "schema",
     "shown",
     "with_passphrase",

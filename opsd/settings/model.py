@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from opsd.monitor.alert_options import AlertSettings
 from opsd.retention.policy import DEFAULT_RULES, Rules
+from opsd.settings.alerts import ALERTS
 from opsd.settings.copies import COPIES, COPIES_SAMPLE, PULLS, PULLS_SAMPLE
 from opsd.settings.drill import DRILL
 from opsd.settings.retention import RETENTION
@@ -54,6 +56,7 @@ class Settings:
     copies: tuple[CopySettings, ...] = ()
     pulls: Mapping[str, PullSettings] = field(default_factory=dict)
     drill: DrillSettings = field(default_factory=DrillSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
     text: str = field(default="", compare=False, repr=False)
     origin: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -157,5 +160,6 @@ CONFIGURATION: Final = Record(
             sample=PULLS_SAMPLE,
         ),
         "drill": Key(DRILL, "The full restore that proves a copy: see docs/drill.md."),
+        "alerts": Key(ALERTS, "Who is told when something is wrong: see docs/alerts.md."),
     },
 )

@@ -4,6 +4,7 @@ Promise: every time is one of the site's wall clock; `off` means that the daemon
 """
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from opsd.schedule import WEEKDAYS
@@ -63,7 +64,16 @@ def _address(content: str) -> str:
     host, _, port = content.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) <= _PORT_MOST:
         raise ValueError("expected HOST:PORT such as 127.0.0.1:9797, unix:/path, or off")
+    if not _is_loopback(host):
+        raise ValueError(f"{host} is no address of this machine alone: listen on 127.0.0.1, behind a proxy with TLS")
     return content
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 SCHEDULE: Final = Record(
