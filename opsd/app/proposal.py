@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from opsd.settings.model import CONFIGURATION, DEFAULT_STATE
+from opsd.settings.model import DEFAULT_STATE
 from opsd.sources import patterns
 from opsd.sources.discovery import Found, Kind
 
@@ -46,7 +46,7 @@ _SFTP: Final = re.compile(r"(?P<user>[A-Za-z0-9_.-]+)@(?P<host>[A-Za-z0-9_.-]+):
 class Answers:
     """What a person decided, or the defaults. `file` is the configuration's; secrets stand beside it.
 
-    `copy`: a folder, `user@host:path`, or empty; `email`: who is told, or empty; `time`: HH:MM.
+    `copy`: a folder, `user@host:path`, or empty; `contact`: who is told, by address or URL, or empty; `time`: HH:MM.
     """
 
     file: Path
@@ -55,7 +55,7 @@ class Answers:
     time: str
     state: Path = DEFAULT_STATE
     copy: str = ""
-    email: str = ""
+    contact: str = ""
 
     @property
     def passphrase(self) -> Path:
@@ -102,15 +102,16 @@ def configuration(answers: Answers, found: Sequence[Found], servers: Mapping[str
     proposed["schedule"] = {"backup": answers.time}
     if answers.copy:
         proposed["copies"] = {"elsewhere": _copy(answers)}
-    if answers.email and takes_alerts():
-        url = f"mailto://localhost:25?from=opsd@{os.uname().nodename}&to={answers.email}"
-        proposed["alerts"] = {"contacts": [{"name": "admin", "urls": [url]}]}
+    if answers.contact:
+        proposed["alerts"] = {"contacts": [{"name": "admin", "urls": [_url(answers.contact)]}]}
     return proposed
 
 
-def takes_alerts() -> bool:
-    """Whether a configuration can say who is told."""
-    return "alerts" in CONFIGURATION.keys
+def _url(contact: str) -> str:
+    """A URL as it is; an address as mail over this host's own server (docs/alerts.md)."""
+    if "://" in contact:
+        return contact
+    return f"mailto://localhost:25?from=opsd@{os.uname().nodename}&to={contact}&mode=insecure"
 
 
 def text_of(proposed: Mapping[str, Any]) -> str:

@@ -28,11 +28,12 @@ from opsd.events import Reporter
 from opsd.process import run, said
 from opsd.settings import default_paths
 from opsd.settings.loading import DEFAULT_FILE, parsed
-from opsd.sources.discovery import Discovery, Found, Kind, Uncovered, uncovered
+from opsd.sources.discovery import Discovery, Found, Kind, Uncovered, listening_ports, uncovered
 
 #: Who runs the nights where the package made that user.
 SERVICE_USER: Final = "opsd"
 _PASSPHRASE_BYTES: Final = 24
+_MAIL_PORT: Final = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,7 @@ class Setup:
             text=text,
             sample=text_of(small),
             labels=tuple(small["sources"]),
-            todo=tuple(filter(None, (*(each.todo for each in joined), self._copy_todo()))),
+            todo=tuple(filter(None, (*(each.todo for each in joined), self._copy_todo(), self._contact_todo()))),
             roles=tuple(each.label for each in joined if each.made),
         )
 
@@ -160,6 +161,12 @@ class Setup:
             f"ssh-keyscan {place['host']} >> {hosts} (compare it), and put {key}.pub into {place['user']}'s authorized_keys there; "
             "then 'opsd copy'"
         )
+
+    def _contact_todo(self) -> str | None:
+        contact = self.answers.contact
+        if not contact or "://" in contact or _MAIL_PORT in listening_ports():
+            return None
+        return f"no mail server listens on this host: name another way to {contact} under alerts: (docs/alerts.md), then 'opsd alerts test'"
 
     def write(self, plan: Plan) -> None:
         """Write passphrase and configuration.

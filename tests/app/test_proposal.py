@@ -74,6 +74,13 @@ def test_a_copy_is_a_folder_or_a_login_on_a_server() -> None:
     assert str(copy.place) == "opsd@nas:/srv/x"
 
 
+def test_whoever_is_told_is_named_by_address_or_url() -> None:
+    for contact, url in (("ntfy://topic", "ntfy://topic"), ("anna@example.org", "mailto://localhost:25?from=opsd@")):
+        proposed = configuration(answers(contact=contact), _FOLDERS, {})
+        (found,) = parsed({"f": text_of(proposed).encode()}).alerts.contacts
+        assert str(found.urls[0]).startswith(url)
+
+
 def test_mariadb_is_proposed_as_a_command_where_its_client_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [*_FOLDERS, Found(kind=Kind.MARIADB, place="/run/mysqld/mysqld.sock")]
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -43,13 +43,14 @@ def test_without_questions_a_bare_host_comes_to_a_proven_restore(bare: Desk) -> 
 
 @pytest.mark.slow
 def test_a_kit_that_is_not_typed_back_is_a_warning_and_the_answers_hold(bare: Desk) -> None:
-    answers = [f"{bare.folder}/elsewhere", f"{bare.folder}/copy", "Europe/Paris", "25:00", "03:30", "y", "????", "????"]
+    places = [f"{bare.folder}/elsewhere", f"{bare.folder}/copy"]
+    answers = [*places, "nobody", "ntfy://topic", "Europe/Paris", "25:00", "03:30", "y", "????", "????"]
     ran = bare.run("setup", given="\n".join(answers) + "\n")
     assert ran.code == 3, ran
     assert "the kit was not confirmed" in ran.err
     assert ran.err.count("Type group") == 3
     text = (bare.folder / "etc/opsd.yaml").read_text()
-    for said in ("Europe/Paris", "03:30", f"{bare.folder}/elsewhere", f"folder: {bare.folder}/copy"):
+    for said in ("ntfy://topic", "Europe/Paris", "03:30", f"{bare.folder}/elsewhere", f"folder: {bare.folder}/copy"):
         assert said in text
     assert "RECOVERY KIT" in ran.text
     assert "▄▄▄▄▄" in ran.text
