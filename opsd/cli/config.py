@@ -96,7 +96,7 @@ def schema_(**given: Any) -> None:
     "With --write the files are written, and those that are needed no more removed. Run it after each change of the configuration.",
     """{"files": {path: text}, "changed": [path]}; a text is empty where there should be no such file""",
     "opsd config units",
-    "opsd config units --write && systemctl daemon-reload",
+    "opsd config units --write",
 )
 @click.option("--write", "is_written", is_flag=True, help="Write the files.")
 @click.option(
