@@ -127,7 +127,7 @@ def _credentials(session: Session) -> Iterator[Check]:
 def _credential(name: str, reference: Mapping[str, Any]) -> Iterator[Finding]:
     boxes = _boxes(*doctor_units.WITH_SECRETS)
     if boxes and "credential" in reference and not doctor_units.passes(boxes, str(reference["credential"])):
-        yield failure("secret", f"{name} is passed to no unit", "opsd config units")
+        yield failure("secret", f"{name} is passed to no unit", doctor_units.STEP)
     listener = Recorder()
     try:
         secret = resolve(reference, listener)

@@ -29,11 +29,16 @@ from opsd.process import run, said
 from opsd.settings import default_paths
 from opsd.settings.loading import DEFAULT_FILE, parsed
 from opsd.sources.discovery import Discovery, Found, Kind, Uncovered, listening_ports, uncovered
+from opsd.verify.doctor_units import installed
 
 #: Who runs the nights where the package made that user.
 SERVICE_USER: Final = "opsd"
 _PASSPHRASE_BYTES: Final = 24
 _MAIL_PORT: Final = 25
+#: sd_booted(3).
+_SYSTEMD: Final = Path("/run/systemd/system")
+_SYSTEMD_SECONDS: Final = 60.0
+_DAEMON: Final = "opsd-daemon.service"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +246,25 @@ class Setup:
                 text = f"{error.filename}: {(error.strerror or str(error)).lower()}"
                 raise StorageError(text, hint="run as root, or set OPSD_REPOSITORY and OPSD_STATE") from error
             raise
+
+    def start_nights(self) -> str | None:
+        """Where systemd runs and our units are there: let them have what the configuration names, and start the daemon.
+
+        What a person must do instead where that fails; None where all is well, or there are no units.
+        """
+        if not self.account or self.answers.file != DEFAULT_FILE or not _SYSTEMD.is_dir() or installed() is None:
+            return None
+        self.reporter.stage("start the daemon")
+        own, _ = command_as(None, ["config", "units", "--write"]) or ([], {})
+        # Without a configuration it has failed often enough to be given up.
+        for step in (
+            own,
+            *(["systemctl", *words] for words in (("daemon-reload",), ("reset-failed", _DAEMON), ("restart", _DAEMON))),
+        ):
+            done = run(step, timeout=_SYSTEMD_SECONDS)
+            if done.status:
+                return f"opsd config units --write && systemctl daemon-reload && systemctl restart {_DAEMON}{said(done.error_text)}"
+        return None
 
     def remember(self, *, kit_confirmed: bool) -> None:
         """Write into the ledger that it was set up, and whether somebody has shown to hold the kit."""

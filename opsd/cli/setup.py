@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -143,6 +143,7 @@ def _carried_out(answers: Answers, discovery: Discovery, given: Mapping[str, Any
             sample = setup.prove(plan)
     except OpsdError as error:
         sample = Sample(exit_code=1, verdict="failed", problems=(str(error),))
+    plan = replace(plan, todo=(*plan.todo, *filter(None, [setup.start_nights()])))
     seconds = time.monotonic() - began
     missed = setup.left_out()
     code = sample.exit_code or (3 if plan.todo or not (confirmed or unasked) else 0)
