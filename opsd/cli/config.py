@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from opsd.app import sandbox
-from opsd.app.configuration import shown, validated
+from opsd.app.configuration import shown, shown_with_origins, validated
 from opsd.app.planning import odd_times
 from opsd.app.session import find_settings
 from opsd.cli import output
 from opsd.cli.main import HELP
 from opsd.cli.options import configuration_path, described
 from opsd.clock import SystemClock
-from opsd.settings import example, schema
+from opsd.settings import example, flattened, schema
 
 
 @click.group(
@@ -63,16 +63,19 @@ def validate(**given: Any) -> int:
 @described(
     "show",
     "Print the configuration as opsd understands it, every default in place; secrets stay references. Every snapshot holds this text.",
-    """{"yaml": text}""",
+    """{"yaml": text}; with --origin also "origins": {key: "FILE:LINE"|VARIABLE|"default"}, a key being its whole way""",
     "opsd config show",
+    "opsd config show --origin",
 )
+@click.option("--origin", is_flag=True, help="A line for each key, with the file and line that set it.")
 def show(**given: Any) -> None:
     """Print the settings in force."""
-    text = shown(find_settings(configuration_path()))
+    settings = find_settings(configuration_path())
     if given["as_json"]:
-        output.emit({"yaml": text})
+        origins = {key: origin for key, (_, origin) in flattened(settings).items()}
+        output.emit({"yaml": shown(settings)} | ({"origins": origins} if given["origin"] else {}))
     else:
-        click.echo(text, nl=False)
+        click.echo(shown_with_origins(settings) if given["origin"] else shown(settings), nl=False)
 
 
 @described(
@@ -93,7 +96,7 @@ def schema_(**given: Any) -> None:
     "With --write the files are written, and those that are needed no more removed. Run it after each change of the configuration.",
     """{"files": {path: text}, "changed": [path]}; a text is empty where there should be no such file""",
     "opsd config units",
-    "opsd config units --write && systemctl daemon-reload",
+    "opsd config units --write",
 )
 @click.option("--write", "is_written", is_flag=True, help="Write the files.")
 @click.option(

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import structlog
+
 from opsd.control import SERVICES, Line
 from opsd.daemon.control import Handle, Server, Serving, Talk
 from opsd.daemon.jobs import Job, Limits, run_job
@@ -84,6 +86,10 @@ class Jobs:
         with self._alone(talk.request["job"]):
             job = Job(verb=verb, configuration=self._configuration, environment=environment, limits=_LIMITS)
             ended = run_job(job, _Beat(talk), self._stop)
+        log = structlog.get_logger().bind(opsd_job=talk.request["job"], opsd_run=talk.request.get("run"))
+        for line in ended.tail.splitlines():
+            log.info(line)
+        log.info("job ended", exit_code=ended.exit_code, seconds=round(ended.seconds, 1))
         talk.say(exit=ended.exit_code, tail=ended.tail, seconds=round(ended.seconds, 3))
 
     @contextmanager

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from opsd.app.pausing import Pause, pause
+from opsd.app.pausing import pause
 from opsd.clock import DAY, SECOND, FixedClock
 from opsd.daemon.keeper import Look, Trouble
 from opsd.daemon.watching import Watch
 from opsd.monitor.deadlines import Past
+from opsd.monitor.health import Pause
 from opsd.monitor.state import State
 from opsd.settings import Settings
 from opsd.settings.schedule import Metrics as Stated

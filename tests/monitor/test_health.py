@@ -9,7 +9,7 @@ from opsd.clock import DAY
 from opsd.monitor.deadlines import HOUR, Past, Plan
 from opsd.monitor.health import Besides, Health, Pause, judge
 from opsd.monitor.observed import DrillSeen, Observed, PlaceSeen, Point, SourceSeen, Tier
-from opsd.monitor.problems import Severity
+from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.state import Run
 
 #: 2023-11-15 12:00 UTC, a Wednesday.
@@ -194,6 +194,19 @@ def test_what_only_waits_or_is_at_work_did_not_fail(outcome: str) -> None:
     assert (found.jobs[0].running is not None) == (outcome == "running")
 
 
+def test_a_part_of_a_job_is_no_attempt_at_it() -> None:
+    past = nights()
+    bad = run("backup", NOON - HOUR, outcome="failed", exit_code=1, part=True)
+    found = health(past=replace(past, runs={**past.runs, "backup": [bad, *past.runs["backup"]]}))
+    assert keys(found) == []
+    assert found.jobs[0].attempt == past.runs["backup"][0]
+
+
+def test_a_site_that_never_had_a_daemon_owes_no_self_check() -> None:
+    past = nights()
+    assert keys(health(past=replace(past, runs={**past.runs, "self-check": []}))) == []
+
+
 def test_one_incident_is_one_problem_though_several_rules_see_it() -> None:
     past = nights()
     late = replace(past, runs={**past.runs, "backup": [run("backup", NIGHT - 3 * DAY)], "copy": [], "prune": []})
@@ -217,8 +230,9 @@ def test_a_clock_that_was_set_back_is_told_since_no_deadline_holds_then() -> Non
     assert not found.is_kept
 
 
-def test_configuration_and_state_are_told_by_whoever_knows() -> None:
-    assert keys(health(configuration="opsd.yaml:3 sources: wrong\nmore")) == ["configuration.invalid"]
+def test_what_others_found_and_a_state_made_anew_are_told_as_well() -> None:
+    other = Problem(key="alerts.anna", severity=Severity.WARNING, title="no mail", next_step="see it", since=NOON)
+    assert health(problems=(other,)).problems == (other,)
     assert keys(health(rebuilt=NOON - HOUR)) == ["state.rebuilt"]
     assert keys(health(rebuilt=NOON - 2 * DAY)) == []
 

@@ -17,7 +17,7 @@ import yaml
 from opsd.credentials import KINDS
 from opsd.errors import ConfigurationError
 from opsd.retention.policy import DEFAULT_RULES, Rules
-from opsd.settings import default_paths, example, from_environment, load, origins, shown
+from opsd.settings import default_paths, example, flattened, from_environment, load, shown
 from opsd.settings.model import KeyDomain, Settings, system_zone
 from opsd.settings.schedule import Schedule
 from opsd.settings.values import REFERENCES
@@ -171,7 +171,7 @@ def test_what_is_shown_reads_back_as_the_same_settings(loaded: Load, text: str) 
 
 def test_what_is_shown_holds_references_and_says_where_each_key_was_set(loaded: Load) -> None:
     settings = loaded(FACE)
-    where = origins(settings)
+    where = {key: origin for key, (_, origin) in flattened(settings).items()}
     assert shown(settings)["passphrase"] == {"file": "/etc/opsd/passphrase"}
     assert where["passphrase"] == "opsd.yaml:5"
     assert where["sources.www.files.exclude"] == "opsd.yaml:7"
@@ -290,6 +290,8 @@ def test_files_of_a_folder_join_and_mistakes_name_each(tmp_path: Path) -> None:
     assert settings.sources[2].options == FilesSource(paths=("/d", "/b"))
     assert "[/d]" in settings.text
     assert "[/b]" in settings.text
+    first, second = f"{tmp_path}/conf.d/10-c.yaml:1", f"{tmp_path}/conf.d/20-b.yaml:1"
+    assert flattened(settings)["sources.b.files.paths"] == (["/d", "/b"], f"{first}, {second}")
     (tmp_path / "conf.d/30.yaml").write_text("repository: /elsewhere\nx: 1\n")
     with pytest.raises(ConfigurationError) as caught:
         load(default_paths(main))
@@ -333,7 +335,7 @@ def test_without_a_file_three_variables_suffice(tmp_path: Path, monkeypatch: pyt
     assert settings.passphrase == {"file": "/p"}
     assert (settings.state, settings.cache) == (Path("/s"), Path("/s/cache"))
     assert (settings.sources, settings.host) == ((), "web1")
-    assert origins(settings)["state"] == "OPSD_STATE"
+    assert flattened(settings)["state"] == ("/s", "OPSD_STATE")
 
 
 def test_the_repository_alone_is_enough_and_nothing_is_not() -> None:
