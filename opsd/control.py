@@ -64,7 +64,7 @@ def ask(path: Path, request: Line, on_line: Callable[[Line], None] | None = None
     """Have a job done and wait for its end; `on_line` hears each line before.
 
     Raises:
-        OpsdError: there is no such service, it refused, or it ended early. TryLater: it is at work on something else.
+        OpsdError: there is no such service, it refused, or it ended early. TryLater: this job is at work there already.
     """
     with asked(path, request) as service:
         while True:

@@ -38,13 +38,13 @@ def times_between(at: str, zone: tzinfo, after: int, until: int) -> Iterator[int
 
 
 def odd_days(at: str, zone: tzinfo, after: int, days: int = 366) -> Iterator[tuple[date, str]]:
-    """The days on which the clock on the wall never shows this time, or shows it twice: (day, 'lacks' or 'has twice')."""
+    """The days on which the clock on the wall never shows this time, or shows it twice: (day, 'does not come' or 'comes twice')."""
     first = clock.local(after, zone).date()
     for wall in _walls(at, zone, first, first + timedelta(days=days)):
         if wall.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != wall.replace(tzinfo=None):
-            yield wall.date(), "lacks"
+            yield wall.date(), "does not come"
         elif wall.utcoffset() != wall.replace(fold=1).utcoffset():
-            yield wall.date(), "has twice"
+            yield wall.date(), "comes twice"
 
 
 def _times(at: str, zone: tzinfo, first: date, last: date) -> Iterator[int]:

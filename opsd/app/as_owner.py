@@ -31,18 +31,28 @@ def owner_of(state: Path) -> pwd.struct_passwd | None:
         return None
 
 
-def run_as(account: pwd.struct_passwd, arguments: Sequence[str], references: Iterable[Mapping[str, Any]]) -> int | None:
-    """Run opsd with these arguments as that user; its exit code, or None where setpriv(1) is not there."""
+def command_as(account: pwd.struct_passwd | None, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]] | None:
+    """The arguments and the environment that run opsd as that user (None: as this one), or None where setpriv(1) is not there."""
+    command, environment = [sys.executable, "-m", "opsd", *arguments], dict(os.environ)
+    if account is None:
+        return command, environment
     program = shutil.which("setpriv")
     if program is None:
         return None
     who = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups"]
     rights = [f"--inh-caps=-all,{_CAPABILITIES}", f"--ambient-caps=-all,{_CAPABILITIES}"]
     own = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+    return [program, *who, *rights, "--", *command], environment | own
+
+
+def run_as(account: pwd.struct_passwd, arguments: Sequence[str], references: Iterable[Mapping[str, Any]]) -> int | None:
+    """Run opsd with these arguments as that user; its exit code, or None where that can't be done."""
+    found = command_as(account, arguments)
+    if found is None:
+        return None
+    command, environment = found
     with _handed_on(account, references) as folder:
-        environment = {**os.environ, **own, "CREDENTIALS_DIRECTORY": folder}
-        command = [program, *who, *rights, "--", sys.executable, "-m", "opsd", *arguments]
-        return subprocess.run(command, check=False, env=environment).returncode
+        return subprocess.run(command, check=False, env={**environment, "CREDENTIALS_DIRECTORY": folder}).returncode
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from opsd.app.alerting import places
-from opsd.app.session import Session
+from opsd.app.incidents import Teller
 from opsd.errors import ConfigurationError, StorageError, UsageError
 from opsd.monitor import spool
 from opsd.monitor.alert_options import address_text
@@ -40,7 +40,7 @@ class Result:
     seconds: float
 
 
-def deliver(session: Session, seconds: float = SECONDS) -> list[Result]:
+def deliver(session: Teller, seconds: float = SECONDS) -> list[Result]:
     """Send all that is due to be tried now.
 
     Raises:
@@ -64,7 +64,7 @@ def deliver(session: Session, seconds: float = SECONDS) -> list[Result]:
     return results
 
 
-def send_test(session: Session, contact: str | None, seconds: float = SECONDS) -> list[Result]:
+def send_test(session: Teller, contact: str | None, seconds: float = SECONDS) -> list[Result]:
     """Send a test message to every address of every contact, or of one; whatever waits for those that it reached is due at once.
 
     Raises:
@@ -88,7 +88,7 @@ def send_test(session: Session, contact: str | None, seconds: float = SECONDS) -
     return sorted(results, key=lambda each: each.place)
 
 
-def _sent(session: Session, wanted: Sequence[tuple[Place, Message]], seconds: float) -> Iterator[tuple[int, Result]]:
+def _sent(session: Teller, wanted: Sequence[tuple[Place, Message]], seconds: float) -> Iterator[tuple[int, Result]]:
     """Send each message; yields its place in the list and the result, as they come."""
     addresses = places(session.settings.alerts)
     began = time.monotonic()

@@ -309,8 +309,7 @@ def _was_confirmed(session: Session) -> bool:
 
 
 def _coverage(session: Session, discovery: Discovery | None, missed: list[Uncovered]) -> Iterator[Finding]:
-    own = tuple(map(os.fsdecode, session.own_folders()))
-    discovery = discovery or discover(own)
+    discovery = discovery or _discovered(session)
     missed += uncovered(session.settings.sources, discovery.found)
     if not discovery.complete:
         yield fine("search", f"stopped after {SEARCH_SECONDS:.0f} s: not every folder was searched for SQLite files")
@@ -349,3 +348,12 @@ def count_uncovered(missed: Iterable[Uncovered]) -> dict[str, int]:
         "databases": sum(kind.is_database for kind in kinds),
         "folders": sum(not kind.is_database for kind in kinds),
     }
+
+
+def count_uncovered_here(session: Session, discovery: Discovery | None = None) -> dict[str, int]:
+    """The same of this host."""
+    return count_uncovered(uncovered(session.settings.sources, (discovery or _discovered(session)).found))
+
+
+def _discovered(session: Session) -> Discovery:
+    return discover(tuple(map(os.fsdecode, session.own_folders())))

@@ -3,20 +3,67 @@
 Promise: a spool that is not there is an empty one, and asking makes none.
 """
 
+import os
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Protocol
 
 from opsd.app.alerting import places
-from opsd.app.session import Session
-from opsd.clock import SECOND
-from opsd.errors import OpsdError
+from opsd.app.session import find_settings, host_name
+from opsd.clock import SECOND, Clock, SystemClock
+from opsd.errors import ConfigurationError, OpsdError
+from opsd.events import Reporter
 from opsd.monitor import spool
 from opsd.monitor.alerts import Decision, Incident, acknowledged, reported
 from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.spool import Note, Place, Trouble
+from opsd.settings import Settings, salvaged
 
 _LIST: Final = "'opsd alerts list' shows what is open"
+
+
+class Teller(Protocol):
+    """What it takes to tell people: a session has it."""
+
+    @property
+    def settings(self) -> Settings:
+        """Whom, and how."""
+        ...
+
+    @property
+    def reporter(self) -> Reporter:
+        """Who listens."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """What could be read of a configuration with mistakes: `settings`; and `mistakes`, None where there were none."""
+
+    settings: Settings
+    reporter: Reporter
+    clock: Clock = field(default_factory=SystemClock)
+    mistakes: ConfigurationError | None = None
+
+
+def teller(configuration: str | None, reporter: Reporter) -> Salvaged:
+    """For whoever must tell people though the configuration may be what is wrong."""
+    try:
+        return Salvaged(find_settings(configuration), reporter)
+    except ConfigurationError as error:
+        file = configuration or os.environ.get("OPSD_CONFIG")
+        return Salvaged(salvaged(file, host_name()), reporter, mistakes=error)
+
+
+def aside(of: Teller, folder: Path) -> Salvaged:
+    """The same with its spool in another folder."""
+    return Salvaged(replace(of.settings, state=folder), of.reporter, of.clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +82,7 @@ class Listing:
     troubles: tuple[Trouble, ...] = ()
 
 
-def listing(session: Session) -> Listing:
+def listing(session: Teller) -> Listing:
     """What stands in the spool."""
     settings = session.settings
     if not (settings.state / spool.FILE).exists():
@@ -55,7 +102,7 @@ def _is_of(note: Note, incident: Incident) -> bool:
     return note.incident.ended is None and note.incident.key == incident.key
 
 
-def acknowledge(session: Session, keys: Collection[str] | None) -> list[Incident]:
+def acknowledge(session: Teller, keys: Collection[str] | None) -> list[Incident]:
     """Acknowledge open incidents by their keys, all with None; those that were acknowledged before among them.
 
     Raises:
@@ -82,7 +129,7 @@ def acknowledge(session: Session, keys: Collection[str] | None) -> list[Incident
     return found
 
 
-def report_failed_unit(session: Session, unit: str) -> str:
+def report_failed_unit(session: Teller, unit: str) -> str:
     """Put into the spool that a unit of systemd failed; returns the key. Nobody will see it end, so it is told until it is acknowledged."""
     settings, now = session.settings, session.clock.now()
     problem = Problem(

@@ -41,11 +41,6 @@ class Look:
     place: StorePlace
     drills: Sequence[DrillRecord] = ()
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The sources of this host."""
-        return tuple(source.label for source in self.session.settings.sources)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
@@ -63,17 +58,29 @@ def look_at_repository(look: Look) -> tuple[PlaceSeen, Known]:
         OpsdError: it can't be read.
     """
     session = look.session
-    store, state = session.store, HostState(session.settings.state)
-    identity = repository_id(store)
-    before = _numbers_seen(session)
-    if ring := state.read_keys(identity):
-        host = session.settings.host
-        known = of_repository(session.open(), host, state.memory(ring.repository), before)
-    else:
-        known = of_witness(store, Witness.of(store), look.labels, before)
-    checked = CheckedFile(session.settings.state / "checked" / "repositories" / identity.hex()).read()
-    held = Held(listed=list(store.list("")), checked=checked, shots=known.shots)
+    known = known_of(session)
+    folder = session.settings.state / "checked" / "repositories"
+    checked = CheckedFile(folder / repository_id(session.store).hex()).read()
+    held = Held(listed=list(session.store.list("")), checked=checked, shots=known.shots)
     return replace(_seen(look, held), lost=known.lost), known
+
+
+def known_of(session: Session) -> Known:
+    """The snapshots of this host's repository.
+
+    Raises:
+        OpsdError: it can't be read.
+    """
+    store, state = session.store, HostState(session.settings.state)
+    before = _numbers_seen(session)
+    if ring := state.read_keys(repository_id(store)):
+        return of_repository(session.open(), session.settings.host, state.memory(ring.repository), before)
+    return of_witness(store, Witness.of(store), labels_of(session), before)
+
+
+def labels_of(session: Session) -> tuple[str, ...]:
+    """The sources of this host."""
+    return tuple(source.label for source in session.settings.sources)
 
 
 def look_at_copy(look: Look, known: Known) -> PlaceSeen:
@@ -143,7 +150,7 @@ def _unknown(
     found: dict[str, Shot] = {}
     if asked:
         witness = Witness.of(store, bytes.fromhex(memory.owner))
-        found = stated(dict(statements(store, witness, asked)), witness, look.labels)
+        found = stated(dict(statements(store, witness, asked)), witness, labels_of(look.session))
     old = {info.name for info in names} - known.keys() - {info.name for info in asked}
     return found | dict.fromkeys(old, Shot(time=0, whole=True))
 

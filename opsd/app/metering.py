@@ -3,16 +3,20 @@
 Promise: it opens no repository; all it takes is the configuration and `state.sqlite`.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from opsd.app.pausing import pause_of
 from opsd.monitor.deadlines import Past, Plan
 from opsd.monitor.metrics import Service, View
 from opsd.monitor.observed import Observed
+from opsd.monitor.problems import Problem
 from opsd.monitor.state import State
 
 
-def view_of(plan: Plan, past: Past, state: State, now: int, service: Service) -> View:
+def view_of(  # budget: what a view is made of
+    plan: Plan, past: Past, state: State, now: int, service: Service, problems: Sequence[Problem] = ()
+) -> View:
     """What is to be told of this moment.
 
     Raises:
@@ -27,6 +31,7 @@ def view_of(plan: Plan, past: Past, state: State, now: int, service: Service) ->
         counts=state.counts(),
         observed=observed_of(state),
         paused_until=pause.until if pause else 0,
+        problems=problems,
     )
 
 

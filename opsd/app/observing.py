@@ -58,10 +58,12 @@ def observe(session: Session, *, before: Observed | None = None, seconds: float 
         host=settings.host,
         sources=_sources(settings, known, before),
         places={name: _settled(each, past.get(name), kinds[name]) for name, each in found.items()},
-        tiers=tiers_of(known.summaries, settings.retention, plan_of(settings)),
+        tiers=tiers_of(known.summaries, settings.retention, plan_of(settings)) or (before.tiers if before else {}),
         drill=_drill(drills, settings),
         kit_used=max((each.began for each in drills if each.by_kit and each.verdict != Verdict.FAILED), default=0),
         kit_made=known.created or (before.kit_made if before else 0),
+        uncovered_databases=before.uncovered_databases if before else None,
+        uncovered_folders=before.uncovered_folders if before else None,
     )
 
 
@@ -185,8 +187,9 @@ def _by_rule(times: Sequence[int], rules: Rules, plan: Plan, now: int) -> Counte
 
 
 def _drills(session: Session) -> list[DrillRecord]:
+    """Those that prove something: one with seeded faults proves the drill."""
     try:
-        return DrillRecords(session.settings.state).read()
+        return [each for each in DrillRecords(session.settings.state).read() if not each.seeded]
     except StorageError as error:
         session.reporter.warn(Warning(subject="drills", problem=str(error), hint=error.hint))
         return []
@@ -201,9 +204,9 @@ def _drill(drills: Sequence[DrillRecord], settings: Settings) -> DrillSeen:
     targets = settings.drill
     timed = next((each for each in reversed(drills) if each.recovery_time), None)
     return DrillSeen(
-        time=drills[-1].ended if drills else 0,
+        time=drills[-1].began if drills else 0,
         verdict=drills[-1].verdict if drills else "",
-        green=max((each.ended for each in drills if _is_green(each)), default=0),
+        green=max((each.began for each in drills if _is_green(each)), default=0),
         recovery_time=timed.recovery_time if timed else 0.0,
         recovery_point=timed.recovery_point if timed else 0.0,
         recovery_time_target=targets.recovery_time,

@@ -3,20 +3,12 @@
 Promise: it ends by itself, is in the ledger, is shown wherever the promise is, and moves no deadline.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
+from opsd.monitor.health import Pause
 from opsd.monitor.state import State
 
 _TOPIC: Final = "pause"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
-    """Until when (ns UTC), and why."""
-
-    until: int
-    reason: str
 
 
 def pause_of(state: State, now: int) -> Pause | None:

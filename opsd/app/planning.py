@@ -3,8 +3,10 @@
 Promise: a job that has nothing to work on is not in the plan, so nothing of it can be overdue.
 """
 
-from opsd.monitor.deadlines import JOBS, Past, Plan
+from opsd.events import Warning
+from opsd.monitor.deadlines import EVERY, JOBS, Past, Plan
 from opsd.monitor.state import State
+from opsd.schedule import odd_days
 from opsd.settings import Settings
 from opsd.settings.schedule import AFTER_BACKUP, AFTER_COPY, OFF
 
@@ -39,3 +41,18 @@ def past_of(state: State) -> Past:
         good = None if any(run.is_good for run in known) else state.newest_good(job)
         runs[job] = [*known, good] if good else known
     return Past(runs=runs, since=state.since)
+
+
+def odd_times(settings: Settings, now: int) -> list[Warning]:
+    """The times of the plan that some day of the next year lacks or has twice."""
+    plan = plan_of(settings)
+    return [
+        Warning(
+            subject=f"schedule.{job}",
+            problem=f"{at} {what} on {day}, when the clocks of {settings.timezone} change",
+            hint="it runs once all the same; a time outside the change needs no thought",
+        )
+        for job, at in plan.times.items()
+        if not at.startswith(EVERY)
+        for day, what in odd_days(at, settings.zone, now)
+    ]

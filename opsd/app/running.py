@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from opsd.app.pinging import pings_of
 from opsd.errors import OpsdError, PruneRefused, StorageError, UsageError
 from opsd.events import Reporter, Total, Warning
 from opsd.monitor.ledger import outcome_of
@@ -34,6 +35,7 @@ class RunRecord:
     def __init__(self, session: "Session", run: Run | None) -> None:
         self._session = session
         self._run = run
+        self._pings = pings_of(session, run.job, run.id) if run and not run.part else None
         self._details: dict[str, Any] = {}
         self._exit = ExitStack()
         self.timer = StageTimer(session.reporter, self._show)
@@ -50,6 +52,8 @@ class RunRecord:
             with suppress(OSError):
                 self._exit.enter_context(living(self._session.settings.state, self._run.id))
             self._put(self._run)
+        if self._pings:
+            self._pings.begin()
 
     def ended(self, exit_code: int, error: BaseException | None = None, **details: Any) -> int:
         """Say how it ended; returns the exit code."""
@@ -71,6 +75,8 @@ class RunRecord:
                 )
             )
         self._exit.close()
+        if self._pings:
+            self._pings.ended(exit_code)
         return exit_code
 
     def _now(self, run: Run) -> Run:

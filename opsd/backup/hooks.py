@@ -30,6 +30,7 @@ from opsd.events import Reporter, Warning
 from opsd.model import Outcome
 from opsd.process import ending, run, said
 from opsd.sources.options import Hook, Hooks
+from opsd.storage.durable import private_folder
 
 INTERRUPTED: Final = "interrupted"
 LATER: Final = "later"
@@ -195,7 +196,7 @@ def _journal(hooks: tuple[Hook, ...], occasion: Occasion, state: Path) -> Iterat
 
 def _create(path: Path, content: object) -> int:
     """Write it durably; the descriptor holds the lock. Whoever sees the name sees the whole, locked."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     hidden = path.with_suffix(".new")
     descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import tzinfo
+from pathlib import Path
 from typing import Any
 
 import click
 
 from opsd import clock
 from opsd.app import incidents
-from opsd.app.alerting import places
-from opsd.app.incidents import Listed, Listing
-from opsd.app.session import Session
+from opsd.app.alerting import folder_in_memory, places
+from opsd.app.incidents import Listed, Listing, Teller
 from opsd.cli import output
 from opsd.cli.main import HELP
-from opsd.cli.options import described, session
+from opsd.cli.options import configuration_path, described, session
 from opsd.cli.output import Column
+from opsd.cli.progress import listening
+from opsd.errors import StorageError
 from opsd.monitor.alert_options import address_text
 from opsd.monitor.problems import Severity
 from opsd.monitor.spool import Place, Trouble
@@ -179,17 +181,20 @@ def _lines(listed: Listed, zone: tzinfo) -> Iterator[str]:
     """{"sent": number, "failed": number}""",
     "opsd alerts deliver",
 )
+@click.option(
+    "--spool", metavar="FOLDER", type=click.Path(path_type=Path), help="Where it stands, if not in the state folder."
+)
 def deliver(**given: Any) -> int:
     """Send what waits."""
     with session(given) as (opened, listener):
-        sent, failed = _deliver(opened)
+        sent, failed = _deliver(incidents.aside(opened, given["spool"]) if given["spool"] else opened)
     output.warnings(listener.warnings)
     if given["as_json"]:
         output.emit({"sent": sent, "failed": failed})
     return 3 if failed else 0
 
 
-def _deliver(opened: Session) -> tuple[int, int]:
+def _deliver(opened: Teller) -> tuple[int, int]:
     """How many messages arrived, and how many did not, which is said."""
     from opsd.app.delivery import deliver as deliver_all  # noqa: PLC0415 - as above
 
@@ -209,19 +214,31 @@ def _deliver(opened: Session) -> tuple[int, int]:
 @click.argument("unit", metavar="UNIT")
 def failed_unit(**given: Any) -> int:
     """Tell of a unit."""
-    with session(given) as (opened, listener):
-        key = incidents.report_failed_unit(opened, given["unit"])
-        sent, failed = _deliver(opened)
-        notes = [
-            note for each in incidents.listing(opened).incidents if each.incident.key == key for _, note in each.notes
-        ]
+    with listening(quiet=given["as_json"]) as listener:
+        found = incidents.teller(configuration_path(), listener)
+        if found.mistakes:
+            output.error(found.mistakes)
+        try:
+            sent, failed, was_told = _tell_of(found, given["unit"])
+        except StorageError as error:
+            output.error(error)
+            with folder_in_memory() as folder:
+                sent, failed, was_told = _tell_of(incidents.aside(found, Path(folder)), given["unit"])
     output.warnings(listener.warnings)
     if given["as_json"]:
         output.emit({"sent": sent, "failed": failed})
-    if any(note.sent is not None for note in notes):
+    if was_told:
         return 0
     output.problem("nobody could be told", "see 'opsd alerts list', and alerts.contacts in the configuration")
     return 1
+
+
+def _tell_of(found: Teller, unit: str) -> tuple[int, int, bool]:
+    """How many messages arrived and how many did not; and whether anybody was told of this unit, now or before."""
+    key = incidents.report_failed_unit(found, unit)
+    sent, failed = _deliver(found)
+    notes = [note for each in incidents.listing(found).incidents if each.incident.key == key for _, note in each.notes]
+    return sent, failed, any(note.sent is not None for note in notes)
 
 
 deliver.hidden = True

@@ -16,7 +16,7 @@ from opsd.errors import UsageError
 def command(**given: Any) -> int:
     """Ask the service that does JOB, show the end of what the job said, and end as it did.
 
-    Example: opsd ask check copy=paris
+    Example: opsd ask restore snapshot=latest to=/root/back
     """
     job = given["job"]
     if job not in SERVICES:

@@ -1,7 +1,6 @@
 """`opsd doctor`: everything that a night needs, asked before the night."""
 
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -67,14 +66,6 @@ def _print(findings: Sequence[Finding]) -> None:
 def _show(finding: Finding) -> None:
     """One line, folded where it is long, and the next step below it."""
     state = output.paint(finding.state, _COLOURS[finding.state])
-    first, *more = _folded(f"{finding.subject}: {finding.text}", _INDENT)
-    output.line(f"  {state}{' ' * (_INDENT - 2 - len(finding.state))}{first}")
-    for each in more:
-        output.line(" " * _INDENT + each)
-    for number, each in enumerate(_folded(finding.next_step or "", _INDENT + 3)):
-        output.line(" " * _INDENT + ("   " if number else "-> ") + each)
-
-
-def _folded(text: str, indent: int) -> list[str]:
-    """Lines of at most 80 columns; a path or an option is never broken."""
-    return textwrap.wrap(output.plain(text), _WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+    output.lines(f"{finding.subject}: {finding.text}", first=f"  {state}{' ' * (_INDENT - 2 - len(finding.state))}")
+    if finding.next_step:
+        output.lines(finding.next_step, indent=_INDENT, first="-> ")

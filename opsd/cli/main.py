@@ -41,9 +41,10 @@ COMMANDS = {
     "daemon": ("opsd.daemon.command", "Keep the schedule, for years."),
     "run": ("run", "Do a job of the schedule now."),
     "pause": ("pause", "Keep the daemon from starting jobs for a while."),
-    "status": ("status", "Tell which host's snapshots are late."),
+    "status": ("status", "Tell whether the promise is kept."),
     "alerts": ("alerts", "Who is told when something is wrong, and what is open."),
     "ack": ("ack", "Say that you take care of what is open."),
+    "setup": ("setup", "Find what lives here, and prove a first restore."),
     "doctor": ("doctor", "Test before the night what a night needs."),
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
@@ -52,7 +53,7 @@ COMMANDS = {
     "demo": ("demo", "See the main job done on data of its own."),
 }
 #: What units and tests call, and no list shows: its module.
-HIDDEN = {"serve": "serve", "ask": "ask"}
+HIDDEN = {"serve": "serve", "ask": "ask", "self-check": "self_check"}
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 

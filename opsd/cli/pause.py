@@ -5,12 +5,13 @@ from typing import Any
 import click
 
 from opsd import clock
-from opsd.app.pausing import Pause, pause, pause_of
+from opsd.app.pausing import pause, pause_of
 from opsd.app.recording import recorded
 from opsd.app.session import Session
 from opsd.cli import output
 from opsd.cli.options import a_reason, described, moment, session
 from opsd.errors import UsageError
+from opsd.monitor.health import Pause
 from opsd.monitor.state import State
 
 

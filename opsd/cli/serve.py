@@ -8,6 +8,7 @@ import click
 
 from opsd.cli.main import HELP
 from opsd.cli.options import configuration_path
+from opsd.daemon.journal import configure_log
 from opsd.daemon.services import serve
 
 
@@ -18,4 +19,5 @@ def command(**given: Any) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    configure_log()
     serve(given["service"], configuration_path(), stop)

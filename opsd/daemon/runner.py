@@ -14,22 +14,22 @@ import structlog
 
 from opsd import clock
 from opsd.clock import Clock
-from opsd.control import Ended
+from opsd.control import SERVICES, Ended
 from opsd.daemon.jobs import Job, run_job
 from opsd.daemon.schedule import Start
 from opsd.monitor.ledger import outcome_of
 from opsd.monitor.state import Run
 
-#: Jobs of one lane wait for each other, in the order of the schedule.
-LANES: Final = {
-    "backup": "worker",
-    "copy": "worker",
-    "prune": "worker",
-    "check": "upkeep",
-    "drill": "upkeep",
-    "self-check": "look",
-}
 _LETTERS: Final = 500
+
+
+def lane(job: str) -> str:
+    """Jobs of one lane wait for each other, in the order of the schedule: those of one service, and else each is its own."""
+    return SERVICES.get(job, job)
+
+
+class LeftRunning(Exception):
+    """The daemon was told to stop, and the job goes on without it: it tells of its end itself."""
 
 
 class Way(Protocol):
@@ -41,7 +41,7 @@ class Way(Protocol):
         """Run it to its end.
 
         Raises:
-            OSError, OpsdError: it can't be started.
+            LeftRunning: it goes on elsewhere. OSError, OpsdError: it can't be started.
         """
         ...
 
@@ -80,9 +80,8 @@ class Runner:
 
     def start(self, start: Start) -> bool:
         """Start a job; False where its lane is busy."""
-        lane = LANES[start.job]
         with self._lock:
-            if any(LANES[job] == lane for job in self._alive) or self._stop.is_set():
+            if any(lane(job) == lane(start.job) for job in self._alive) or self._stop.is_set():
                 return False
             self._alive[start.job] = start
         thread = threading.Thread(target=self._work, args=(start,), name=f"job-{start.job}", daemon=True)
@@ -109,6 +108,10 @@ class Runner:
         }
         try:
             ended = self._way(start.job, environment, lambda _: None, self._stop)
+        except LeftRunning:
+            with self._lock:
+                del self._alive[start.job]
+            return
         except Exception as error:  # noqa: BLE001 - whatever it is, the scheduler goes on
             ended = Ended(exit_code=1, tail=f"{type(error).__name__}: {error}")
         log.info("job ended", exit_code=ended.exit_code, seconds=round(ended.seconds, 1))

@@ -25,6 +25,7 @@ from opsd.daemon.runner import Runner, Way
 from opsd.errors import ConfigurationError, OpsdError, StorageError, TryLater
 from opsd.monitor.state import Run
 from opsd.settings import Settings
+from opsd.storage.durable import private_file, private_folder
 
 #: How often it looks, in seconds.
 _TICK: Final = 10
@@ -61,8 +62,8 @@ def only_one(folder: Path) -> Iterator[None]:
         TryLater: another one holds it. StorageError: it can't be written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (folder / "daemon.lock").open("a+")
+        private_folder(folder)
+        file = os.fdopen(private_file(folder / "daemon.lock", os.O_RDWR | os.O_APPEND), "a+")
     except OSError as error:
         raise StorageError(
             f"the state folder {folder} can't be used: {(error.strerror or str(error)).lower()}",

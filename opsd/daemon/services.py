@@ -1,15 +1,18 @@
 """The services behind the sockets: each does its own jobs, one request after the other says which.
 
-Promise: what runs follows from a fixed table and the configuration, which the job reads itself; a request chooses among that and gives
-names, never arguments. One job at a time; another is told to try later.
+Promise: what runs follows from a fixed table and the configuration, which the job reads itself; a request chooses among that, and never
+gives arguments. Each job runs once at a time; whoever asks for it meanwhile is told to try later.
 """
 
 import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
+
+import structlog
 
 from opsd.control import SERVICES, Line
 from opsd.daemon.control import Handle, Server, Serving, Talk
@@ -73,23 +76,33 @@ class Jobs:
         self._service = service
         self._configuration = configuration
         self._stop = stop
-        self._turn = threading.Lock()
-        self._at_work = ""
+        self._lock = threading.Lock()
+        self._at_work: set[str] = set()
 
     def __call__(self, talk: Talk) -> None:
         """Do what was asked."""
-        request = talk.request
-        verb = command_of(self._service, request)
-        environment = {**os.environ, **about_of(request), "OPSD_JOB": verb[0]}
-        if not self._turn.acquire(blocking=False):
-            raise TryLater(f"opsd-{self._service} is at work on {self._at_work}", hint="ask again when it has ended")
-        try:
-            self._at_work = verb[0]
+        verb = command_of(self._service, talk.request)
+        environment = os.environ | about_of(talk.request)
+        with self._alone(talk.request["job"]):
             job = Job(verb=verb, configuration=self._configuration, environment=environment, limits=_LIMITS)
             ended = run_job(job, _Beat(talk), self._stop)
-        finally:
-            self._turn.release()
+        log = structlog.get_logger().bind(opsd_job=talk.request["job"], opsd_run=talk.request.get("run"))
+        for line in ended.tail.splitlines():
+            log.info(line)
+        log.info("job ended", exit_code=ended.exit_code, seconds=round(ended.seconds, 1))
         talk.say(exit=ended.exit_code, tail=ended.tail, seconds=round(ended.seconds, 3))
+
+    @contextmanager
+    def _alone(self, job: str) -> Iterator[None]:
+        with self._lock:
+            if job in self._at_work:
+                raise TryLater(f"opsd-{self._service} is at work on {job}", hint="ask again when it has ended")
+            self._at_work.add(job)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work.remove(job)
 
 
 class _Beat:
@@ -108,7 +121,7 @@ class _Beat:
 
 
 def command_of(service: str, request: Line) -> tuple[str, ...]:
-    """The command line of a request, from a fixed table; names that it gives are checked, and can't be taken for options.
+    """The command line of a request, from a fixed table; what it gives is checked, and can't be taken for an option.
 
     Raises:
         OpsdError: this service has no such job, or a value has another form.
@@ -117,16 +130,7 @@ def command_of(service: str, request: Line) -> tuple[str, ...]:
     if not isinstance(job, str) or SERVICES.get(job) != service:
         jobs = [each for each, by in SERVICES.items() if by == service]
         raise OpsdError(f"opsd-{service} has no job {job!r}", hint=f"it does {', '.join(jobs)}")
-    return _COMMANDS[job](request)
-
-
-def _named(request: Line, key: str, option: str) -> tuple[str, ...]:
-    value = request.get(key)
-    if value is None:
-        return ()
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise OpsdError(f"{key}: {value!r} is no name")
-    return (f"{option}={value}",)
+    return _restore(request) if job == "restore" else ("run", job)
 
 
 def _restore(request: Line) -> tuple[str, ...]:
@@ -136,17 +140,7 @@ def _restore(request: Line) -> tuple[str, ...]:
         raise OpsdError(f"snapshot: {snapshot!r} is no id", hint="'opsd snapshots' lists them; 'latest' is the newest")
     if not isinstance(folder, str) or not folder.startswith("/") or "\0" in folder:
         raise OpsdError(f"to: {folder!r} is no absolute path of a folder")
-    return ("restore", *_named(request, "copy", "--from"), f"--to={folder}", snapshot)
-
-
-_COMMANDS: Final[Mapping[str, Callable[[Line], tuple[str, ...]]]] = {
-    "backup": lambda _: ("backup",),
-    "copy": lambda request: ("copy", *_named(request, "copy", "--to"), *_named(request, "pull", "--from")),
-    "prune": lambda request: ("prune", *_named(request, "copy", "--copy")),
-    "check": lambda request: ("check", "--due", *_named(request, "copy", "--copy")),
-    "drill": lambda request: ("drill", *_named(request, "copy", "--from")),
-    "restore": _restore,
-}
+    return ("restore", f"--to={folder}", snapshot)
 
 
 def about_of(request: Line) -> dict[str, str]:

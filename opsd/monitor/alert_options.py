@@ -14,8 +14,6 @@ from opsd.errors import ConfigurationError
 #: A URL, or a reference to a secret that is one.
 Address = str | Mapping[str, Any]
 
-#: What each job's dead-man pings are kept by.
-JOBS: Final = ("backup", "copy", "prune", "check", "drill")
 #: RFC 3986, section 3.1; what follows is the affair of the service.
 URL: Final = r"[A-Za-z0-9][A-Za-z0-9+.-]*://\S+"
 

@@ -16,7 +16,8 @@ from opsd.schedule import last_time, next_time, times_between
 HOUR: Final = 3600 * clock.SECOND
 #: In the order in which they go where several are due at once.
 JOBS: Final = ("backup", "copy", "prune", "check", "drill", "self-check")
-_EVERY: Final = "every "
+#: How a time is written that comes every so often.
+EVERY: Final = "every "
 #: What a job may take of which nothing is known yet; the first copy may take a day.
 _UNKNOWN: Final = {"copy": 24 * HOUR}
 _UNKNOWN_OTHER: Final = 4 * HOUR
@@ -41,19 +42,19 @@ class Plan:
     def last(self, job: str, now: int) -> int:
         """The newest due time of a timed job that is not after now."""
         at = self.times[job]
-        return now - now % _interval(at) if at.startswith(_EVERY) else last_time(at, self.zone, now)
+        return now - now % _interval(at) if at.startswith(EVERY) else last_time(at, self.zone, now)
 
     def next(self, job: str, after: int) -> int:
         """The first due time of a timed job after a moment."""
         at = self.times[job]
-        if at.startswith(_EVERY):
+        if at.startswith(EVERY):
             return after - after % _interval(at) + _interval(at)
         return next_time(at, self.zone, after)
 
     def between(self, job: str, after: int, until: int) -> Iterator[int]:
         """All due times of a timed job after a moment, and not after another. Those of one that comes every so often are nobody's debt."""
         at = self.times[job]
-        return iter(()) if at.startswith(_EVERY) else times_between(at, self.zone, after, until)
+        return iter(()) if at.startswith(EVERY) else times_between(at, self.zone, after, until)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,4 +93,4 @@ def patience(past: Past, job: str, now: int) -> int:
 
 
 def _interval(at: str) -> int:
-    return int(at.removeprefix(_EVERY).removesuffix("h")) * HOUR
+    return int(at.removeprefix(EVERY).removesuffix("h")) * HOUR

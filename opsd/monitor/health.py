@@ -14,7 +14,7 @@ from opsd.clock import DAY
 from opsd.monitor.deadlines import AHEAD, Past, Plan, deadline, patience
 from opsd.monitor.observed import Observed, PlaceSeen, Point
 from opsd.monitor.problems import Problem, Severity
-from opsd.monitor.state import NEVER_RAN, RUNNING, Run
+from opsd.monitor.state import MISDATED, NEVER_RAN, RUNNING, Run
 
 #: A kit that nobody tried for so long may be lost, or illegible.
 KIT_TRIED_WITHIN: Final = 365 * DAY
@@ -31,7 +31,11 @@ _UNPLANNED: Final = 2 * DAY
 #: Without these nothing new is kept; the others only prove or tidy.
 _VITAL: Final = frozenset({"backup", "copy"})
 #: How a run ended that only waits for its next try.
-_WAITS: Final = NEVER_RAN | {RUNNING, "postponed"}
+_WAITS: Final = frozenset({RUNNING, "postponed"})
+#: What says nothing of how the job does.
+_NOTHING_TRIED: Final = NEVER_RAN | {MISDATED}
+#: Only a daemon does it, and where none ever did, none is missing.
+_SELF_CHECK: Final = "self-check"
 _COMMANDS: Final = {"check": "opsd check --due"}
 
 
@@ -47,13 +51,12 @@ class Pause:
 class Besides:
     """What else bears on it.
 
-    `configuration`: what is wrong with the file, where the daemon goes on with the one before; `rebuilt`: when the state was made anew,
-    in ns UTC, 0 for never.
+    `rebuilt`: when the state was made anew, in ns UTC, 0 for never; `problems`: what others found, the daemon about itself for one.
     """
 
     pause: Pause | None = None
-    configuration: str = ""
     rebuilt: int = 0
+    problems: tuple[Problem, ...] = ()
 
 
 #: Where nothing else is known.
@@ -133,6 +136,7 @@ def judge(plan: Plan, past: Past, observed: Observed | None, now: int, besides: 
     if observed:
         case = _Case(plan=plan, past=past, observed=observed, now=now)
         found += [*_of_repository(case), *_of_others(case), *_of_retention(case), *_of_drills(case)]
+    found += [_Finding(problem=each) for each in besides.problems]
     told = {each.problem.key: each for each in found}
     shown = [each for key, each in told.items() if not _is_told_otherwise(key, told)]
     shown.sort(key=lambda each: (each.problem.severity is not Severity.CRITICAL, not each.is_overdue))
@@ -168,26 +172,23 @@ def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
         deadline=until,
         due=plan.next(job, now) if job in plan.times else 0,
         after=plan.after.get(job, ""),
-        attempt=next((run for run in runs if run.outcome not in NEVER_RAN), None),
+        attempt=next((run for run in runs if run.outcome not in _NOTHING_TRIED and not run.part), None),
         success=past.good(job, now),
         running=next((run for run in runs if run.outcome == RUNNING), None),
-        is_overdue=now > until,
+        is_overdue=now > until and (job != _SELF_CHECK or bool(runs)),
     )
 
 
 def _of_site(past: Past, now: int, besides: Besides) -> Iterator[_Finding]:
-    """The clock, the configuration, the state."""
+    """The clock and the state."""
     ahead = max((run.started for runs in past.runs.values() for run in runs), default=past.since)
     if max(ahead, past.since) > now + AHEAD:
         title = (
             "the clock was set back, or was wrong before: runs are dated in the future, and no deadline can be believed"
         )
         yield _critical("clock.back", title, "timedatectl", now)
-    if besides.configuration:
-        first = besides.configuration.partition("\n")[0]
-        yield _critical("configuration.invalid", f"the configuration is invalid: {first}", "opsd config validate", now)
     if besides.rebuilt > now - REBUILT_SHOWN:
-        title = "the state was lost or damaged, and made anew from the ledger and the repository"
+        title = "the state was not there, or damaged: it was made from the ledger and the repository"
         yield _warning("state.rebuilt", title, "opsd self-check", besides.rebuilt)
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 
 from opsd import clock
 from opsd.errors import StorageError
+from opsd.storage.durable import private_file, private_folder
 
 RUNNING: Final = "running"
 INTERRUPTED: Final = "interrupted"
@@ -109,7 +110,7 @@ class State:
         """
         path = folder / "state.sqlite"
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(folder)
             is_new = not path.exists()
             try:
                 connection = _connected(path, verify=verify)
@@ -249,8 +250,8 @@ def begun(job: str, now: int, environment: Mapping[str, str], *, part: bool = Fa
 def living(folder: Path, run: str) -> Iterator[None]:
     """Show that a run lives, as long as this process does: a locked file, which whoever may not see our process can see."""
     path = _life(folder, run)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    private_folder(path.parent)
+    descriptor = private_file(path, os.O_RDONLY)
     try:
         os.fchmod(descriptor, 0o644)  # A run by root is looked at by the service's user.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -279,6 +280,7 @@ def _life(folder: Path, run: str) -> Path:
 
 
 def _connected(path: Path, *, verify: bool) -> sqlite3.Connection:
+    os.close(private_file(path, os.O_RDWR))  # Its journals get its owner.
     connection = sqlite3.connect(path, timeout=_SECONDS, check_same_thread=False)
     try:
         os.chmod(path, 0o600)

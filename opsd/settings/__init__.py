@@ -9,6 +9,7 @@ from opsd.settings.loading import (
     flattened,
     from_environment,
     load,
+    salvaged,
     shown,
     with_passphrase,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "flattened",
     "from_environment",
     "load",
+    "salvaged",
     "schema",
     "shown",
     "with_passphrase",

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from opsd.monitor.alert_options import JOBS, URL, AlertSettings, Contact
+from opsd.monitor.alert_options import URL, AlertSettings, Contact
+from opsd.monitor.deadlines import JOBS
 from opsd.settings.nodes import Node, Pairs, Reading
 from opsd.settings.shapes import Key, ListOf, MapOf, Record, Schema, Value, suggestion
 from opsd.settings.values import DURATION, LABEL, SECRET

@@ -6,6 +6,7 @@ configuration names.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -20,6 +21,8 @@ from opsd.sources.options import PostgresqlSource, SqliteSource
 
 DEFAULT_FILE = Path("/etc/opsd/opsd.yaml")
 
+#: What it takes to tell people that something is wrong.
+_TELLING = frozenset({"host", "timezone", "state", "alerts"})
 _HOW = "name a file with -c FILE or OPSD_CONFIG, or set OPSD_REPOSITORY"
 
 
@@ -79,6 +82,19 @@ def _lines(reading: Reading) -> dict[str, str]:
         key: ", ".join(f"{each.file}:{each.line}" for each in (place, *reading.appended.get(key, ())))
         for key, place in reading.origins.items()
     }
+
+
+def salvaged(paths: Path | str | None, default_host: str) -> Settings:
+    """Of a configuration with mistakes what it takes to tell people of them: host, zone, state and alerts, as far as each can be read."""
+    given: dict[str, Any] = {"host": default_host}
+    for path in default_paths() if paths is None else (paths,):
+        reading = Reading()
+        with suppress(ConfigurationError):
+            pairs = parse(str(path), _read(Path(path)), reading).pairs
+            for name in _TELLING & pairs.keys():
+                value = CONFIGURATION.keys[name].shape.read(pairs[name][1], name, reading)
+                given |= {name: value} if value is not WRONG else {}
+    return Settings(**filled(given))
 
 
 def _disagreements(settings: Settings) -> Iterator[tuple[str, str]]:

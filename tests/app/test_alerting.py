@@ -1,6 +1,7 @@
 """What a daemon uses: it observes, a child sends, and nothing that breaks stops either."""
 
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,11 @@ def test_what_was_observed_reaches_people_through_a_child_and_only_once(tmp_path
     assert (reporter.warnings, reporter.lines) == ([], [])
 
 
+def test_what_a_daemon_imports_for_it_is_light() -> None:
+    code = "import sys, opsd.app.alerting; print({'apprise', 'requests', 'boto3', 'paramiko', 'cryptography'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
 def test_a_quiet_daemon_starts_no_child(tmp_path: Path, chat: Web) -> None:
     watch, _ = alerting(host(tmp_path, chat.url("json")))
     watch.observe([], NOW)
@@ -113,11 +119,11 @@ def test_a_mail_server_that_is_down_holds_up_nobody_and_gets_one_message_once_it
 def test_who_can_not_be_reached_is_a_problem_of_its_own_that_names_no_secret(tmp_path: Path) -> None:
     watch, _ = alerting(host(tmp_path, "nosuch://hidden"))
     watch.observe([LATE], NOW)
-    assert watch.problems(NOW) == []
+    assert watch.problems() == []
     with spool.opened(tmp_path / "state", pytest.fail) as opened:
         for _ in range(3):
             opened.failed(("anna", 1), "no", NOW)
-    (problem,) = watch.problems(NOW)
+    (problem,) = watch.problems()
     assert (problem.key, problem.since) == ("alerts.anna.1.unreachable", NOW)
     assert "hidden" not in problem.title
 
@@ -132,15 +138,23 @@ def test_a_damaged_spool_is_said_and_begun_anew(tmp_path: Path, chat: Web) -> No
     assert len(chat.requests) == 1
 
 
-def test_a_spool_that_can_not_be_kept_is_said_once_and_is_a_problem(tmp_path: Path, chat: Web) -> None:
+def test_a_state_folder_that_can_not_be_written_is_said_once_and_people_are_told_all_the_same(
+    tmp_path: Path, chat: Web
+) -> None:
     (tmp_path / "state").touch()
     watch, reporter = alerting(host(tmp_path, chat.url("json")))
-    for second in range(3):
-        watch.observe([LATE], NOW + second * SECOND)
-        watch.deliver(NOW + second * SECOND)
+    watch.observe([LATE], NOW)
+    watch.observe([LATE], NOW + SECOND)
+    watch.deliver(NOW + SECOND)
+    assert child_of(watch).wait(60) == 0
     assert [warning.subject for warning in reporter.warnings] == ["alerts"]
-    assert [problem.key for problem in watch.problems(NOW)] == ["alerts.spool"]
-    assert watch._child is None
+    assert [(problem.key, problem.since) for problem in watch.problems()] == [("alerts.spool", NOW)]
+    assert len(chat.requests) == 1
+    folder = watch._folder
+    (tmp_path / "state").unlink()
+    watch.observe([LATE], NOW + 2 * SECOND)
+    assert watch.problems() == []
+    assert not folder.exists()
 
 
 def test_a_child_that_breaks_is_said_and_not_started_again_at_once(tmp_path: Path, chat: Web) -> None:

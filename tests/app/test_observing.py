@@ -1,6 +1,7 @@
 """What is really there: seen without a reader's key, in a real repository, its copies and what others pulled."""
 
 import shutil
+import socket
 from datetime import UTC
 
 import pytest
@@ -10,7 +11,7 @@ from opsd.app.shots import lost, of_repository
 from opsd.clock import DAY
 from opsd.model import SnapshotSummary
 from opsd.monitor.deadlines import Plan
-from opsd.monitor.observed import Tier
+from opsd.monitor.observed import Observed, PlaceSeen, Tier
 from opsd.retention.calendar import calendars
 from opsd.retention.policy import DEFAULT_RULES
 from tests.support.pruning import Nights, prune
@@ -30,11 +31,16 @@ def keeper(tmp_path_factory: pytest.TempPathFactory) -> Keeper:
 
 @pytest.fixture
 def site(keeper: Keeper) -> Site:
-    return Site(keeper.restored())
+    return keeper.touched()
 
 
-def test_each_place_shows_what_stands_there(site: Site) -> None:
-    found = site.observed()
+@pytest.fixture
+def whole(keeper: Keeper) -> Site:
+    return keeper.whole()
+
+
+def test_each_place_shows_what_stands_there(whole: Site) -> None:
+    found = whole.observed()
     own, disk, tape = (found.places[name] for name in ("repository", "disk", "tape"))
     assert found.host == "web1"
     assert [(each.kind, each.snapshots, each.missing, each.lost, each.error) for each in (own, disk, tape)] == [
@@ -50,8 +56,8 @@ def test_each_place_shows_what_stands_there(site: Site) -> None:
     assert 0 < found.kit_made < own.newest
 
 
-def test_a_source_is_as_the_newest_snapshot_has_it(site: Site) -> None:
-    found = site.observed().sources["www"]
+def test_a_source_is_as_the_newest_snapshot_has_it(whole: Site) -> None:
+    found = whole.observed().sources["www"]
     assert (found.outcome, found.files, found.warnings) == ("complete", 3, 0)
     assert found.added_bytes > 0
 
@@ -180,8 +186,15 @@ def test_what_was_found_is_kept_and_comes_back_unchanged(site: Site) -> None:
 
 
 def test_a_place_that_does_not_answer_in_time_stands_as_it_was(site: Site) -> None:
-    before = site.observed()
-    assert site.observed(before, seconds=0.0).places["disk"] == before.places["disk"]
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        place = f"{{s3: {{bucket: b, endpoint: 'http://127.0.0.1:{port}', access_key: {{env: HOME}}, secret_key: {{env: HOME}}}}}}"
+        file = site.folder / "opsd.yaml"
+        file.write_text(file.read_text().replace("copies: {", f"copies: {{far: {place}, "))
+        before = PlaceSeen(kind="copy", looked=5, newest=4)
+        found = site.observed(Observed(time=5, places={"far": before}), seconds=0.2)
+    assert found.places["far"] == before
+    assert set(found.places) == {"repository", "far", "disk", "tape"}
 
 
 def summary(started: int) -> SnapshotSummary:

@@ -75,6 +75,25 @@ def test_a_failed_unit_is_told_at_once_without_any_daemon(host: Desk, chat: Web)
     assert "unit opsd-daemon.service failed. Next: journalctl -u opsd-daemon.service" in request.json["title"]
 
 
+def test_a_unit_that_failed_by_the_configuration_is_told_as_far_as_that_can_be_read(
+    host: Desk, opsd: Opsd, chat: Web
+) -> None:
+    path = host.folder / "opsd.yaml"
+    path.write_text(path.read_text() + "sorces: {}\n")
+    code, _, err = opsd("alerts", "failed-unit", "opsd-daemon.service")
+    assert code == 0
+    assert len(chat.requests) == 1
+    assert "did you mean sources?" in err
+
+
+def test_a_unit_that_failed_is_told_though_nothing_can_be_written(host: Desk, opsd: Opsd, chat: Web) -> None:
+    (host.folder / "state").touch()
+    code, _, err = opsd("alerts", "failed-unit", "opsd-daemon.service")
+    assert code == 0
+    assert len(chat.requests) == 1
+    assert "alerts.sqlite" in err
+
+
 def test_a_unit_that_fails_again_and_again_is_no_storm(opsd: Opsd, chat: Web) -> None:
     assert [opsd("alerts", "failed-unit", "opsd-daemon.service")[0] for _ in range(5)] == [0] * 5
     assert len(chat.requests) == 1
@@ -120,3 +139,14 @@ def test_an_acknowledgement_of_nothing_says_so(opsd: Opsd) -> None:
     assert code == 1
     assert "no open incident is called backup.overdue" in err
     assert "opsd alerts list" in err
+
+
+def test_validating_the_configuration_finds_a_service_that_does_not_exist(desk: Desk, opsd: Opsd) -> None:
+    people = alerts(("anna", ("mialto://user:hidden@example.org", "json://localhost")))
+    desk.configured("www: {files: {paths: [/srv]}}", people)
+    code, _, err = opsd("config", "validate")
+    assert code == 2
+    assert "opsd.yaml:6 alerts.contacts[0].urls[0]: apprise knows no service mialto, did you mean mailto?" in err
+    assert "hidden" not in err
+    desk.configured("www: {files: {paths: [/srv]}}", people.replace("mialto", "mailto"))
+    assert opsd("config", "validate")[0] == 0

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,12 +31,11 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("service", "request_", "command"),
         [
-            ("worker", {"job": "backup"}, ("backup",)),
-            ("upkeep", {"job": "copy"}, ("copy",)),
-            ("upkeep", {"job": "copy", "copy": "paris"}, ("copy", "--to=paris")),
-            ("upkeep", {"job": "prune", "copy": "paris"}, ("prune", "--copy=paris")),
-            ("upkeep", {"job": "check"}, ("check", "--due")),
-            ("drill", {"job": "drill", "copy": "paris"}, ("drill", "--from=paris")),
+            ("worker", {"job": "backup"}, ("run", "backup")),
+            ("upkeep", {"job": "copy"}, ("run", "copy")),
+            ("upkeep", {"job": "prune"}, ("run", "prune")),
+            ("upkeep", {"job": "check", "copy": "--repair"}, ("run", "check")),
+            ("drill", {"job": "drill"}, ("run", "drill")),
             (
                 "restore",
                 {"job": "restore", "snapshot": "latest", "to": "/root/back"},
@@ -54,10 +54,6 @@ class TestCommands:
             ("worker", {"job": ["backup"]}),
             ("worker", {"job": "backup --help"}),
             ("upkeep", {"job": "backup"}),
-            ("upkeep", {"job": "copy", "copy": "--from=x"}),
-            ("upkeep", {"job": "copy", "copy": ""}),
-            ("upkeep", {"job": "copy", "copy": 7}),
-            ("drill", {"job": "drill", "copy": "a b"}),
             ("restore", {"job": "restore", "snapshot": "--in-place", "to": "/x"}),
             ("restore", {"job": "restore", "snapshot": "latest:/etc", "to": "/x"}),
             ("restore", {"job": "restore", "snapshot": "latest", "to": "x"}),
@@ -82,24 +78,19 @@ class TestCommands:
             about_of(request_)
 
 
-def test_a_job_runs_as_a_child_and_its_end_comes_back(desk: Desk) -> None:
-    desk.ok("init")
-    with serving(desk, "worker") as service:
-        ended = service.ask({"job": "backup", "run": "tonight"})
-        assert ended.exit_code == 0, ended.tail
-        assert "snapshot" in ended.tail
-        assert service.ask({"job": "backup"}).exit_code == 0
-    assert len(desk.ok("snapshots", "--json").json) == 2
-
-
-def test_a_job_that_fails_tells_its_code_and_reason_and_the_service_goes_on(desk: Desk) -> None:
+def test_a_job_is_a_child_and_one_that_fails_ends_nothing(desk: Desk) -> None:
     with serving(desk, "worker") as service:
         ended = service.ask({"job": "backup"})
         assert ended.exit_code == 1
         assert "repository" in ended.tail
         assert b'"refused"' in service.said_to(b"garbage\n")
         desk.ok("init")
-        assert service.ask({"job": "backup"}).exit_code == 0
+        host = Desk(folder=desk.folder, environment={**desk.environment, "OPSD_RUN_FOLDER": str(service.path.parent)})
+        ran = host.run("ask", "backup", "run=tonight")
+        assert ran.code == 0, ran.err
+        assert "snapshot" in ran.text
+        assert "opsd-upkeep.socket" in host.run("ask", "check").err
+    assert len(snapshots(desk)) == 1
 
 
 def held_up(desk: Desk) -> tuple[Desk, Path]:
@@ -120,13 +111,17 @@ def test_a_second_job_is_told_to_try_later_and_a_client_that_leaves_stops_nothin
         assert b'"code": 75' in service.said_to(b'{"job": "backup"}\n')
         with pipe.open("w") as writing:
             writing.write("the content")
-        # It is ended when the next one is let in.
-        while b'"code": 75' in service.said_to(b'{"job": "copy"}\n'):
-            pass
+        assert any(snapshots(desk) for _ in range(100))
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(30) == 0
-    (snapshot,) = desk.ok("snapshots", "--json").json
+    (snapshot,) = snapshots(desk)
     assert snapshot["complete"]
+
+
+def snapshots(desk: Desk) -> list[dict[str, Any]]:
+    """What there is, as often as it takes a process to look."""
+    found: list[dict[str, Any]] = desk.ok("snapshots", "--json").json
+    return found
 
 
 def test_sigterm_stops_the_job_at_a_safe_point_and_who_asked_hears_it(desk: Desk) -> None:
@@ -148,15 +143,6 @@ def test_a_service_without_a_passed_socket_says_who_starts_it(desk: Desk) -> Non
     assert ran.code == 2
     assert "systemctl start opsd-worker.socket" in ran.err
     assert desk.run("serve", "nothing").code == 2
-
-
-def test_a_person_may_ask_as_the_daemon_does(desk: Desk) -> None:
-    desk.ok("init")
-    with serving(desk, "upkeep") as service:
-        host = Desk(folder=desk.folder, environment={**desk.environment, "OPSD_RUN_FOLDER": str(service.path.parent)})
-        assert host.run("ask", "check").code == 0
-        assert "opsd-upkeep.socket" not in host.run("ask", "check").err
-        assert "opsd-worker.socket" in host.run("ask", "backup").err
 
 
 @root_only
@@ -196,7 +182,7 @@ class TestLeastPower:
         ):
             ended = service.ask({"job": "backup"})
         assert ended.exit_code == 0, ended.tail
-        assert (theirs.folder / "notes").read_text() == "before data  0\nafter data complete 0\n"
+        assert (theirs.folder / "notes").read_text() == "before data 0\nafter data complete 0\n"
         theirs.ok("restore", "latest", "--to", str(theirs.folder / "back"))
         back = theirs.folder / "back" / "data" / str(theirs.folder / "data")[1:]
         assert (back / "secret").read_text() == "x"
@@ -206,10 +192,10 @@ class TestLeastPower:
     def test_what_root_did_by_hand_the_worker_goes_on_with(self, theirs: Desk) -> None:
         theirs.ok("init")
         theirs.ok("backup")
+        (theirs.folder / "data" / "new").write_text("new")
         with serving(theirs, "hooks"), serving(theirs, "worker", as_user(SERVICE_USER, "dac_read_search")) as service:
             ended = service.ask({"job": "backup"})
-        assert "permission" not in ended.tail.lower()
-        assert ended.exit_code == 3, ended.tail  # The database can't be read as its owner: that service is not there.
+        assert ended.exit_code == 0, ended.tail
         alien = [
             path
             for place in ("repository", "state")

@@ -1,5 +1,6 @@
 """A host as the metrics see it: with two sources, three places, and a past."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from zoneinfo import ZoneInfo
@@ -115,3 +116,9 @@ def _samples(text: str) -> Iterator[tuple[tuple[str, tuple[tuple[str, str], ...]
 def value(samples: Samples, name: str, **labels: str) -> float | None:
     """One figure; None where it is not told."""
     return samples.get((name, tuple(sorted(labels.items()))))
+
+
+def metric_names(expression: str) -> set[str]:
+    """The metrics that a PromQL expression asks for, but opsd's and those of its process only."""
+    bare = re.sub(r"\{[^}]*\}|\"[^\"]*\"|'[^']*'", "", expression)
+    return set(re.findall(r"\b(?:opsd|process)_\w+|\bup\b", bare))

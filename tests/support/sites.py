@@ -84,14 +84,22 @@ class Site:
 
 
 class Keeper:
-    """Gives a site back as it was first made, at the same path."""
+    """Gives a site back as it was first made, at the same path; `whole` to those who only look at it."""
 
     def __init__(self, folder: Path) -> None:
         self._kept = folder.with_name("kept")
         self._folder = folder
+        self._is_touched = False
         shutil.copytree(folder, self._kept, symlinks=True)
 
-    def restored(self) -> Path:
-        shutil.rmtree(self._folder)
-        shutil.copytree(self._kept, self._folder, symlinks=True)
-        return self._folder
+    def whole(self) -> Site:
+        if self._is_touched:
+            shutil.rmtree(self._folder)
+            shutil.copytree(self._kept, self._folder, symlinks=True)
+        self._is_touched = False
+        return Site(self._folder)
+
+    def touched(self) -> Site:
+        site = self.whole()
+        self._is_touched = True
+        return site
