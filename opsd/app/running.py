@@ -48,9 +48,10 @@ class RunRecord:
 
     def begin(self) -> None:
         """Say that it runs."""
-        if self._run:
+        state = self._session.settings.state
+        if self._run and state.is_dir():
             with suppress(OSError):
-                self._exit.enter_context(living(self._session.settings.state, self._run.id))
+                self._exit.enter_context(living(state, self._run.id))
             self._put(self._run)
         if self._pings:
             self._pings.begin()
