@@ -28,7 +28,7 @@ from opsd.sources.discovery import SEARCH_SECONDS, Discovery, Found, Kind, Uncov
 from opsd.sources.options import CommandSource, FilesSource, PostgresqlSource, SourceSettings, SqliteSource
 from opsd.verify import doctor_host, doctor_places, doctor_postgresql, doctor_sources, doctor_units
 from opsd.verify.drill_record import DrillRecords
-from opsd.verify.findings import Check, Finding, carried_out, failure, fine, from_error, warning
+from opsd.verify.findings import Check, Finding, State, carried_out, failure, fine, from_error, warning
 
 #: A kit that nobody has used for so long may be lost, in ns.
 _KIT_AGE: Final = 365 * DAY
@@ -279,7 +279,7 @@ def _pull(session: Session, name: str, places: tuple[StorePlace, StorePlace]) ->
         identity = repository_id(store)
         refuse_foreign(identity, CopyState(session.settings.state, name).read().repository, name)
     yield fine(name, f"{source} can be read")
-    found = [each for each in _target(session, name, target, filled=False) if each.state != "warning"]
+    found = [each for each in _target(session, name, target, filled=False) if each.state is not State.WARNING]
     yield from found
 
 
