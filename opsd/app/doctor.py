@@ -6,7 +6,7 @@ Promise: stores nothing and changes nothing, but for what filling a copy for the
 import os
 import pwd
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from opsd.backup.copy_state import CopyState, refuse_foreign
 from opsd.backup.listings import expected
 from opsd.backup.places import FolderPlace, S3Place, StorePlace
 from opsd.clock import DAY
-from opsd.credentials import KINDS, described, resolve
+from opsd.credentials import described, references, resolve
 from opsd.errors import OpsdError
 from opsd.events import Recorder
 from opsd.monitor.ledger import BadLine, parse
@@ -98,23 +98,6 @@ def _configuration(session: Session) -> Iterator[Check]:
         subject="hooks",
         ask=partial(doctor_sources.hooks, "restore_hooks", settings.restore_hooks),
     )
-
-
-def references(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every reference to a secret that stands in settings, however deep."""
-    if is_dataclass(value) and not isinstance(value, type):
-        for each in fields(value):
-            yield from references(getattr(value, each.name))
-    elif isinstance(value, Mapping):
-        only = next(iter(value.items())) if len(value) == 1 else ("", None)
-        if only[0] in KINDS and isinstance(only[1], str | list | tuple):
-            yield value
-        else:
-            for each in value.values():
-                yield from references(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from references(each)
 
 
 def _credentials(session: Session) -> Iterator[Check]:
