@@ -21,6 +21,7 @@ from opsd.errors import ConfigurationError, UsageError
 from opsd.events import Recorder
 from opsd.monitor.ledger_file import LedgerFile
 from opsd.schedule import next_time
+from opsd.settings.schedule import OFF
 from opsd.sources.files import FileTree
 from opsd.sources.options import FilesSource, SourceSettings
 
@@ -89,7 +90,7 @@ def back_up(session: Session, request: BackupRequest) -> Report:
         version=version(),
         tags=request.tags,
         ledger=LedgerFile(settings.state).vouched(),
-        next_run=next_time(settings.schedule.backup, settings.zone, session.clock.now()) if job == "all" else None,
+        next_run=_next_run(session) if job == "all" else None,
     )
     about = About(configuration=shown(settings).encode(), rescue=rescue_script(), packages=installed_packages())
     run_pending(settings.state, session.reporter)
@@ -131,3 +132,9 @@ def rescue_script() -> bytes:
         if path.is_file():
             return path.read_bytes()
     return b""
+
+
+def _next_run(session: Session) -> int | None:
+    """When the schedule has the next one; ns UTC, None where nothing is scheduled."""
+    at = session.settings.schedule.backup
+    return None if at == OFF else next_time(at, session.settings.zone, session.clock.now())

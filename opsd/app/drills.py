@@ -26,6 +26,7 @@ from opsd.repository.opening import Unlock
 from opsd.repository.recipients import read_key
 from opsd.repository.repository import Repository, Surroundings
 from opsd.sources.options import FilesSource, PostgresqlSource, SqliteSource
+from opsd.storage.durable import private_folder
 from opsd.storage.protocol import Store
 from opsd.verify import scratch
 from opsd.verify.checks import Live, Places
@@ -110,7 +111,7 @@ def _carried_out(
     settings = session.settings
     place = settings.drill.scratch or settings.state / "scratch"
     if settings.drill.scratch is None:
-        settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(settings.state)
     with scratch.opened(place, tuple(_neighbours(session)), noting) as found, ExitStack() as stack:
         if found.neighbours:
             shared = ", ".join(found.neighbours)

@@ -95,12 +95,13 @@ def export(session: Session) -> tuple[bytes, ...]:
     return (*lines, line.entry.line(signed_head=signed))
 
 
-def verify_own(session: Session) -> Verdict:
-    """The chain, against what this host remembers and what the newest snapshots here and in every copy vouch for."""
+def verify_own(session: Session, *, elsewhere: bool = True) -> Verdict:
+    """The chain, against what this host remembers; with `elsewhere`, what the newest snapshots here and in every copy vouch for as well."""
     ledger = LedgerFile(session.settings.state)
     # Heads first: what is appended meanwhile is more than they know, never less.
     own = Vouched(place="the state folder", snapshot="", head=ledger.remembered())
-    heads = [own, *vouched(session)] if own.head.number else vouched(session)
+    heads = [own] if own.head.number else []
+    heads += vouched(session) if elsewhere else []
     found = review(ledger.lines())
     findings = _findings(found)
     findings.problems.extend(_disagreements(found, heads))

@@ -10,12 +10,13 @@ import os
 import pwd
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from opsd import settings as model
+from opsd.app.running import RunRecord, exit_code_of, tracked
 from opsd.app.version import version
 from opsd.clock import local
 from opsd.errors import OpsdError, PruneRefused, UsageError
@@ -26,6 +27,8 @@ from opsd.monitor.ledger_file import LedgerFile
 if TYPE_CHECKING:
     from opsd.app.session import Session
 
+#: The actions that are jobs; a repair is a check, and `copy` is tracked as a whole, however many copies there are.
+JOBS: Final = frozenset({"backup", "prune", "drill", "restore"})
 _HINT: Final = "see 'opsd ledger verify', and docs/runbook.md"
 
 
@@ -33,6 +36,7 @@ class Record:
     """What is going into the ledger about one action."""
 
     def __init__(self, session: "Session", action: str, reason: str | None, details: dict[str, Any]) -> None:
+        self.run: RunRecord | None = None
         self._session = session
         self._action = action
         self._reason = reason
@@ -50,12 +54,25 @@ class Record:
         entry = self._append(BEGUN, None)
         self._begun = entry.number if entry else None
 
-    def ended(self, exit_code: int = 0, *, outcome: str | None = None, **details: Any) -> int:
+    def ended(self, exit_code: int = 0, **details: Any) -> int:
         """Write how it ended; returns the exit code, 3 instead of 0 where the ledger is not as it should be."""
         self.note(**details)
+        self._end(exit_code, outcome_of(exit_code))
+        exit_code = exit_code or (3 if self._trouble else 0)
+        if self.run:
+            self.run.ended(exit_code, **self._details)
+        return exit_code
+
+    def failed(self, error: BaseException) -> None:
+        """Write that it ended with an error."""
+        self.note(error=type(error).__name__)
+        refused = isinstance(error, (PruneRefused, UsageError))
+        exit_code = exit_code_of(error)
+        self._end(exit_code, "refused" if refused else outcome_of(exit_code))
+
+    def _end(self, exit_code: int, outcome: str) -> None:
         self.is_ended = True
-        self._append(outcome or outcome_of(exit_code), exit_code)
-        return exit_code or (3 if self._trouble else 0)
+        self._append(outcome, exit_code)
 
     def _append(self, outcome: str, exit_code: int | None) -> Entry | None:
         session = self._session
@@ -96,27 +113,23 @@ def recorded(
 ) -> Iterator[Record]:
     """Leave an entry about an action, however it ends; `begins`: and one before it, for what must leave a trace when killed.
 
+    An action that is a job leaves its run in the state as well; `part=True` among the details: only a part of that job.
+
     What ends without an exception calls `ended` with its exit code; without that call it is done.
     """
     record = Record(session, action, reason, details)
-    if begins:
-        record.begin()
-    try:
-        yield record
-        if not record.is_ended:
-            record.ended()
-    except BaseException as error:
-        if not record.is_ended:
-            refused = "refused" if isinstance(error, (PruneRefused, UsageError)) else None
-            record.ended(_exit_code(error), outcome=refused, error=type(error).__name__)
-        raise
-
-
-def _exit_code(error: BaseException) -> int:
-    """What the command will end with."""
-    if isinstance(error, KeyboardInterrupt):
-        return int(getattr(error, "exit_code", 130))
-    return error.exit_code if isinstance(error, OpsdError) else 1
+    part = bool(details.get("part"))
+    with tracked(session, action, part=part) if action in JOBS else nullcontext() as record.run:
+        if begins:
+            record.begin()
+        try:
+            yield record
+            if not record.is_ended:
+                record.ended()
+        except BaseException as error:
+            if not record.is_ended:
+                record.failed(error)
+            raise
 
 
 def draft(session: "Session", action: str, *, reason: str | None = None) -> Entry:

@@ -43,11 +43,12 @@ def place_of(settings: Settings, name: str) -> StorePlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreOpener:
-    """Opens stores. `scratch` gives a private folder, for a private key that is no file."""
+    """Opens stores. `scratch` gives a private folder, for a private key that is no file. What may pass is tried so many times."""
 
     scratch: Callable[[], Path]
     reporter: Reporter
     clock: Clock
+    attempts: int = 5
 
     @contextmanager
     def opened(self, place: StorePlace, *, create: bool = False) -> Iterator[Store]:
@@ -64,13 +65,13 @@ class StoreOpener:
 
             options = self._sftp(place)
             with SftpStore.create(options) if create else SftpStore(options) as server:
-                yield RetryingStore(server)
+                yield RetryingStore(server, self.attempts)
         else:
             from opsd.storage.s3 import S3Store  # noqa: PLC0415 - likewise boto3
 
             bucket = self._s3(place)
             with S3Store.create(bucket, self.clock) if create else S3Store(bucket, self.clock) as objects:
-                yield RetryingStore(objects)
+                yield RetryingStore(objects, self.attempts)
 
     def _sftp(self, place: SftpPlace) -> "SftpOptions":
         from opsd.storage.sftp_session import SftpOptions  # noqa: PLC0415 - as above

@@ -4,8 +4,8 @@ Promise: a source's library is imported when such a source is configured, not be
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import assert_never
 
 from opsd.app.session import Session
@@ -16,6 +16,7 @@ from opsd.backup.snapshot import Planned, Worker
 from opsd.backup.streams import StreamBackup
 from opsd.backup.tree import TreeBackup
 from opsd.backup.work import Job, Result
+from opsd.control import socket_of
 from opsd.credentials import resolve
 from opsd.errors import ProgramFailed
 from opsd.model import Outcome
@@ -23,7 +24,7 @@ from opsd.process import ending, run, said
 from opsd.repository.manifest import page_map_key
 from opsd.sources.command import CommandOutput
 from opsd.sources.files import FileTree
-from opsd.sources.freeze import frozen
+from opsd.sources.freeze import frozen, frozen_by_service
 from opsd.sources.options import CommandSource, FilesSource, PostgresqlSource, SourceSettings, SqliteSource
 from opsd.sources.protocol import Readable
 from opsd.sources.sqlite import HINTS, SqliteDatabase, image
@@ -95,9 +96,8 @@ class Workers:
                 assert_never(options)
 
     def _files(self, job: Job, options: FilesSource) -> Result:
-        reporter = self._session.reporter
-        with frozen(job.label, options, reporter, _run_tool, scratch=self._session.scratch()) as real:
-            tree = FileTree(job.label, options, reporter, skip=self._own, frozen=real)
+        with self._frozen(job.label, options) as real:
+            tree = FileTree(job.label, options, self._session.reporter, skip=self._own, frozen=real)
             index = job.run.place.ring.index()
             keys = {page_map_key(index, job.label, root): root for root in tree.roots}
             if not self._accept_shrink and (lost := lost_mounts(job.label, job.previous, keys, tree.mounts())):
@@ -106,6 +106,13 @@ class Workers:
         if not self._accept_shrink:
             result.failure = shrunk(job.label, job.previous, keys, result.totals)
         return result
+
+    def _frozen(self, label: str, options: FilesSource) -> AbstractContextManager[Mapping[bytes, bytes]]:
+        """Whoever is not root leaves that to the service, where there is one."""
+        reporter = self._session.reporter
+        if options.snapshot and os.geteuid() != 0 and socket_of("freeze").exists():
+            return frozen_by_service(label, reporter)
+        return frozen(label, options, reporter, run_tool, scratch=self._session.scratch())
 
     @staticmethod
     def _image_taker(frozen_at: frozenset[bytes]) -> ImageTaker:
@@ -141,7 +148,7 @@ class Workers:
         return StreamBackup(job, source, "postgresql").back_up()
 
 
-def _run_tool(arguments: Sequence[str]) -> bytes:
+def run_tool(arguments: Sequence[str]) -> bytes:
     """Run a snapshot tool to its end."""
     done = run(arguments, timeout=_TOOL_SECONDS)
     if done.status:

@@ -5,6 +5,7 @@ of a run that could not write one of them. The cache says which blobs a file had
 (`snapshot` says in which manifest they were). No backup fails for it. docs/decisions/0010-the-file-cache.md
 """
 
+import os
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ import msgpack
 from blake3 import blake3
 
 from opsd.repository.seal import NotAuthentic, keyed_hash, seal, subkey, unseal
+from opsd.storage.durable import private_file, private_folder
 
 #: Values of some kilobytes: in a table without row numbers each would begin a page of its own.
 _SCHEMA: Final = """
@@ -92,7 +94,7 @@ def _opened(path: Path) -> sqlite3.Connection | None:
     """The file, made anew if it is damaged; None where none can be had, or another run is making it."""
     for _ in range(2):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(path.parent)
             return _connected(path)
         except sqlite3.DatabaseError as error:
             if "locked" in str(error):
@@ -106,6 +108,7 @@ def _opened(path: Path) -> sqlite3.Connection | None:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
+    os.close(private_file(path, os.O_RDWR))  # Its journals get its owner.
     connection = sqlite3.connect(path, isolation_level=None, timeout=0.0, check_same_thread=False)
     try:
         # Rows are some kilobytes long, and a cold cache is read from a disk: few large pages, mapped.

@@ -6,6 +6,7 @@ what was seen, and with it lost, only a copy that is empty looks as if it was ne
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from opsd.errors import IntegrityError, NotARepository, StorageError, StoreReadO
 from opsd.events import Warning
 from opsd.repository.local import replace_file
 from opsd.repository.repository import Repository
+from opsd.storage.durable import private_file, private_folder
 from opsd.storage.protocol import Store
 
 
@@ -79,7 +81,7 @@ class CopyState:
 
     def _prepare(self) -> None:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self._folder)
         except OSError as error:
             raise StoreReadOnly(
                 f"the state folder {self._folder.parent} can't be written to: {error.strerror}",
@@ -94,7 +96,7 @@ class CopyState:
             TryLater: another pass of this host fills it.
         """
         self._prepare()
-        with (self._folder / f"{self.name}.lock").open("w") as file:
+        with open(private_file(self._folder / f"{self.name}.lock", os.O_WRONLY), "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

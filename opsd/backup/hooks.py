@@ -9,23 +9,28 @@ means: not now, try later.
 
 The journal: before `before` runs, a file in `<state>/hooks/` that says which `after` hooks are due, locked by this process as
 long as it lives, so a run beside it leaves it alone. It goes when they have run.
+
+Whoever is not root and finds the service opsd-hooks leaves the running to it: that knows hooks by source and phase only, and takes the
+argument lists from the configuration that root wrote.
 """
 
 import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from opsd.control import asked, socket_of
 from opsd.errors import HookFailed, OpsdError, ProgramFailed, SourceError, TryLater
 from opsd.events import Reporter, Warning
 from opsd.model import Outcome
 from opsd.process import ending, run, said
 from opsd.sources.options import Hook, Hooks
+from opsd.storage.durable import private_folder
 
 INTERRUPTED: Final = "interrupted"
 LATER: Final = "later"
@@ -33,6 +38,8 @@ _TRY_LATER: Final = TryLater.exit_code
 _FOLDER: Final = "hooks"
 #: The kernel takes 128 KiB for one variable (MAX_ARG_STRLEN, execve(2)).
 _ERROR_CHARACTERS: Final = 16 * 1024
+#: A request has room for so much of it, whatever JSON makes of the characters.
+_ASKED_CHARACTERS: Final = 250
 _OTHERS_MAY_WRITE: Final = 0o022
 
 
@@ -86,7 +93,7 @@ def run_pending(state: Path, reporter: Reporter) -> int:
     """Run the `after` hooks that killed processes of this state folder left; how many occasions were cleaned up."""
     done = 0
     for path in sorted((state / _FOLDER).glob("*.json")):
-        with suppress(FileNotFoundError), _taken(path) as descriptor:
+        with suppress(FileNotFoundError, PermissionError), _taken(path) as descriptor:
             if descriptor is None:
                 continue
             try:
@@ -105,14 +112,11 @@ def run_pending(state: Path, reporter: Reporter) -> int:
     return done
 
 
-def _before(hooks: Iterable[Hook], occasion: Occasion) -> None:
-    for hook in hooks:
-        try:
-            _run("before", hook, occasion, Course(outcome=""))
-        except (HookFailed, TryLater) as error:
-            if occasion.source:
-                raise SourceError(occasion.source, str(error), hint=error.hint) from error
-            raise
+def _before(hooks: Sequence[Hook], occasion: Occasion) -> None:
+    for error in _performed("before", hooks, occasion, Course(outcome="")):
+        if occasion.source:
+            raise SourceError(occasion.source, str(error), hint=error.hint) from error
+        raise error
 
 
 def _went(error: BaseException) -> str:
@@ -121,13 +125,38 @@ def _went(error: BaseException) -> str:
     return Outcome.FAILED if isinstance(error, Exception) else INTERRUPTED
 
 
-def _run_all(when: str, hooks: Iterable[Hook], occasion: Occasion, course: Course, reporter: Reporter) -> None:
+def _run_all(when: str, hooks: Sequence[Hook], occasion: Occasion, course: Course, reporter: Reporter) -> None:
     """Run all of them, whatever becomes of the one before."""
+    for error in _performed(when, hooks, occasion, course):
+        reporter.warn(Warning(subject=occasion.subject, problem=str(error), hint=error.hint))
+
+
+def _performed(when: str, hooks: Sequence[Hook], occasion: Occasion, course: Course) -> Iterator[HookFailed | TryLater]:
+    """Have them run, by the service where that is there for us; what failed."""
+    if hooks and os.geteuid() != 0 and socket_of("hooks").exists():
+        return _asked(when, occasion, course)
+    return perform(when, hooks, occasion, course)
+
+
+def perform(when: str, hooks: Iterable[Hook], occasion: Occasion, course: Course) -> Iterator[HookFailed | TryLater]:
+    """Run hooks in their order; yields how one failed, and goes on where that is asked for."""
     for hook in hooks:
         try:
             _run(when, hook, occasion, course)
         except (HookFailed, TryLater) as error:
-            reporter.warn(Warning(subject=occasion.subject, problem=str(error), hint=error.hint))
+            yield error
+
+
+def _asked(when: str, occasion: Occasion, course: Course) -> Iterator[HookFailed | TryLater]:
+    told = asdict(occasion) | {"outcome": str(course.outcome), "error": course.error[:_ASKED_CHARACTERS]}
+    try:
+        with asked(socket_of("hooks"), {"job": "hooks", "when": when, "occasion": told}) as service:
+            failures = service.answer()
+    except OpsdError as error:
+        failures = [{"code": 1, "text": f"{when} hooks were not run: {error}", "hint": error.hint}]
+    for failure in failures:
+        kind = TryLater if failure["code"] == _TRY_LATER else HookFailed
+        yield kind(failure["text"], hint=failure["hint"])
 
 
 def _run(when: str, hook: Hook, occasion: Occasion, course: Course) -> None:
@@ -167,7 +196,7 @@ def _journal(hooks: tuple[Hook, ...], occasion: Occasion, state: Path) -> Iterat
 
 def _create(path: Path, content: object) -> int:
     """Write it durably; the descriptor holds the lock. Whoever sees the name sees the whole, locked."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     hidden = path.with_suffix(".new")
     descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -194,10 +223,11 @@ def _sync(folder: Path) -> None:
 
 @contextmanager
 def _taken(path: Path) -> Iterator[int | None]:
-    """The journal, locked; None while the process that wrote it lives, or when another has just dealt with it."""
+    """The journal, locked; None while its writer lives, when another has just dealt with it, or where it is for another user to do so."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        yield descriptor if _locked(descriptor) and path.exists() else None
+        is_ours = os.fstat(descriptor).st_uid == os.geteuid()
+        yield descriptor if is_ours and _locked(descriptor) and path.exists() else None
     finally:
         os.close(descriptor)
 
@@ -212,8 +242,7 @@ def _locked(descriptor: int) -> bool:
 
 def _read(descriptor: int) -> tuple[Occasion, tuple[Hook, ...]]:
     """What is due; a journal names programs to run, so one that others could have written is refused."""
-    status = os.fstat(descriptor)
-    if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_MAY_WRITE:
+    if os.fstat(descriptor).st_mode & _OTHERS_MAY_WRITE:
         raise ValueError("others may have written it")
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         content = json.load(file)

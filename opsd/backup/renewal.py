@@ -14,6 +14,7 @@ from typing import Final
 from opsd.clock import DAY
 from opsd.errors import ObjectNotFound
 from opsd.repository.local import replace_file
+from opsd.storage.durable import private_folder
 from opsd.storage.protocol import Bucket
 
 _REQUESTS: Final = 8
@@ -56,6 +57,6 @@ class Renewal:
 
         with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="opsd-lock") as pool:
             renewed = sum(pool.map(one, names))
-        self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self.file.parent)
         replace_file(self.file, json.dumps({"renewed": now, "days": self.days}).encode())
         return renewed

@@ -48,7 +48,7 @@ class Spool:
 
     def clear(self) -> None:
         """Remove what a pass that was killed left."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        durable.private_folder(self.folder)
         for path in self.folder.glob(f"{self.stem}-*"):
             path.unlink(missing_ok=True)
 

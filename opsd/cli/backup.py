@@ -61,7 +61,7 @@ def command(**given: Any) -> int:
     with session(given) as (opened, listener):
         if given["dry_run"]:
             return _dry_run(opened, listener, request, as_json=given["as_json"])
-        with recorded(opened, "backup") as record:
+        with recorded(opened, "backup", part=bool(request.paths or request.sources)) as record:
             report = back_up(opened, request)
             code = record.ended(_exit_code(report, listener), **_counts(report))
         zone = opened.settings.zone

@@ -7,6 +7,7 @@ import click
 
 from opsd.app.healing import check_copy, heal, heal_unopened
 from opsd.app.recording import Record, recorded
+from opsd.app.running import tracked
 from opsd.app.session import Session
 from opsd.app.slices import check_due, remember, verifying
 from opsd.app.upkeep import check, mend, sample
@@ -73,6 +74,9 @@ def command(**given: Any) -> int:
     _refuse_nonsense(given)
     with (
         session({**given, "copy": given["proved"] or given["copy"]}) as (opened, listener),
+        tracked(
+            opened, "check", part=bool(given["proved"] or given["copy"]) or not (given["due"] or given["read_data"])
+        ) as run,
         _recorded(opened, given) as record,
     ):
         report, healed = _checked(opened, share, given)
@@ -80,7 +84,8 @@ def command(**given: Any) -> int:
         how = verifying(opened.settings, opened.access.copy).verify
         mended = mend(opened, report) if given["mends"] and not given["proved"] else None
         code = 4 if report.problems else 0
-        code = record.ended(code, **_counts(report, mended, healed, given["proved"])) if record else code
+        counts = _counts(report, mended, healed, given["proved"])
+        code = run.ended(record.ended(code, **counts) if record else code, **counts)
     known = {problem.object for problem in report.problems}
     output.warnings([warning for warning in listener.warnings if warning.subject not in known])
     if given["as_json"]:

@@ -1,16 +1,20 @@
 """`opsd config`: make, check and show the configuration."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
-from opsd.app.configuration import shown
+from opsd.app import sandbox
+from opsd.app.configuration import shown, shown_with_origins, validated
+from opsd.app.planning import odd_times
 from opsd.app.session import find_settings
 from opsd.cli import output
 from opsd.cli.main import HELP
 from opsd.cli.options import configuration_path, described
-from opsd.settings import example, schema
+from opsd.clock import SystemClock
+from opsd.settings import example, flattened, schema
 
 
 @click.group(
@@ -36,35 +40,42 @@ def generate(**given: Any) -> None:
 
 @described(
     "validate",
-    "Read the configuration and tell every mistake with file, line and column; exits with 2 if there is one. Opens nothing it names.",
-    """{"valid": true, "sources": [{"name", "domain"}]}, or {"error": {…, "mistakes": [text]}}""",
+    "Read the configuration and tell every mistake with file, line and column; exits with 2 if there is one. Opens nothing it names. Warns, "
+    "and exits with 3, of a scheduled time that the clock on the wall lacks on some day of the next year, or has twice.",
+    """{"valid": true, "sources": [{"name", "domain"}], "warnings": [{"subject", "problem", "hint"}]}, or {"error": {…, "mistakes": [text]}}""",
     "opsd -c opsd.yaml config validate",
 )
-def validate(**given: Any) -> None:
+def validate(**given: Any) -> int:
     """Check the configuration."""
-    settings = find_settings(configuration_path())
+    settings = validated(find_settings(configuration_path()))
+    odd = odd_times(settings, SystemClock().now())
+    output.warnings(odd)
     if given["as_json"]:
         names = [{"name": source.label, "domain": source.domain} for source in settings.sources]
-        output.emit({"valid": True, "sources": names})
+        output.emit({"valid": True, "sources": names, "warnings": [output.warning_json(each) for each in odd]})
     else:
         where = f", repository {settings.repository}" if settings.repository else ", no repository"
         pulls = f", {output.count(len(settings.pulls), 'pull')}" if settings.pulls else ""
         output.line(f"valid: {output.count(len(settings.sources), 'source')}{where}{pulls}")
+    return 3 if odd else 0
 
 
 @described(
     "show",
     "Print the configuration as opsd understands it, every default in place; secrets stay references. Every snapshot holds this text.",
-    """{"yaml": text}""",
+    """{"yaml": text}; with --origin also "origins": {key: "FILE:LINE"|VARIABLE|"default"}, a key being its whole way""",
     "opsd config show",
+    "opsd config show --origin",
 )
+@click.option("--origin", is_flag=True, help="A line for each key, with the file and line that set it.")
 def show(**given: Any) -> None:
     """Print the settings in force."""
-    text = shown(find_settings(configuration_path()))
+    settings = find_settings(configuration_path())
     if given["as_json"]:
-        output.emit({"yaml": text})
+        origins = {key: origin for key, (_, origin) in flattened(settings).items()}
+        output.emit({"yaml": shown(settings)} | ({"origins": origins} if given["origin"] else {}))
     else:
-        click.echo(text, nl=False)
+        click.echo(shown_with_origins(settings) if given["origin"] else shown(settings), nl=False)
 
 
 @described(
@@ -79,5 +90,34 @@ def schema_(**given: Any) -> None:
     click.echo(json.dumps(schema(), indent=2))
 
 
-for each in (generate, validate, show, schema_):
+@described(
+    "units",
+    "Print what the units of systemd must let opsd have, as the configuration names it: folders that it writes to, the network, secrets. "
+    "With --write the files are written, and those that are needed no more removed. Run it after each change of the configuration.",
+    """{"files": {path: text}, "changed": [path]}; a text is empty where there should be no such file""",
+    "opsd config units",
+    "opsd config units --write",
+)
+@click.option("--write", "is_written", is_flag=True, help="Write the files.")
+@click.option(
+    "--folder", default=str(sandbox.FOLDER), show_default=True, metavar="DIR", help="Where drop-ins of units stand."
+)
+def units(**given: Any) -> None:
+    """Print or write the drop-ins."""
+    settings, folder = find_settings(configuration_path()), Path(given["folder"])
+    files = sandbox.files(settings, folder)
+    changed = sandbox.write(settings, folder) if given["is_written"] else []
+    if given["as_json"]:
+        texts = {str(path): text for path, text in files.items()}
+        output.emit({"files": texts, "changed": [str(path) for path in changed]})
+    elif given["is_written"]:
+        for path in changed:
+            output.line(f"{'wrote' if files[path] else 'removed'} {path}")
+        output.line("now run: systemctl daemon-reload" if changed else "all of them are as they should be")
+    else:
+        texts_shown = [f"# {path}\n{text}" for path, text in files.items() if text]
+        click.echo("\n".join(texts_shown) or "# the units let opsd have all that this configuration names\n", nl=False)
+
+
+for each in (generate, validate, show, schema_, units):
     command.add_command(each)

@@ -7,6 +7,7 @@ import click
 
 from opsd.app.copying import Filled, Route, fill, routes
 from opsd.app.recording import recorded
+from opsd.app.running import tracked
 from opsd.app.session import Session
 from opsd.cli import output
 from opsd.cli.coverage import coverage_json, coverage_text, percent
@@ -45,8 +46,13 @@ _WORST = (4, 1, 2, 75, 3, 0)
 @click.option("--from", "pulled", multiple=True, metavar="NAME", help="Only this one of 'pulls:'; may be given again.")
 def command(**given: Any) -> int:
     """Copy."""
-    with session(given) as (opened, listener):
+    with (
+        session(given) as (opened, listener),
+        tracked(opened, "copy", part=bool(given["to"] or given["pulled"])) as run,
+    ):
         ended = [_fill(opened, route) for route in routes(opened, given["to"], given["pulled"])]
+        outcomes = {filled.route.name: code for filled, code in ended}
+        code = run.ended(min(outcomes.values(), key=_WORST.index), copies=outcomes)
     found = [filled for filled, _ in ended]
     output.warnings(listener.warnings)
     if given["as_json"]:
@@ -54,7 +60,7 @@ def command(**given: Any) -> int:
         output.emit({"copies": [_as_json(each) for each in found], "warnings": warnings})
     else:
         _print(found)
-    return min((code for _, code in ended), key=_WORST.index)
+    return code
 
 
 def _fill(opened: Session, route: Route) -> tuple[Filled, int]:

@@ -79,7 +79,7 @@ def command(ctx: click.Context, /, **given: Any) -> int | None:
         if asked:
             raise UsageError(f"'opsd drill {ctx.invoked_subcommand}' takes none of the options of a drill")
         return None
-    with session(given) as (opened, listener), recorded(opened, "drill", begins=True) as entry:
+    with session(given) as (opened, listener), recorded(opened, "drill", begins=True, part=given["seed"]) as entry:
         record = drill(opened, seed=given["seed"], shown=output.duration)
         zone = opened.settings.zone
         # What is amiss with the ledger is a warning here: the verdict is the copy's, whatever this host remembers.

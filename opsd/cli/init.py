@@ -45,10 +45,14 @@ def command(**given: Any) -> int:
         output.emit({"repository": identity, "path": settings.repository, "host": settings.host, "kit": kit})
         return code
     output.line(f"created repository {identity[:16]} in {settings.repository}")
-    groups = kit.split("-")
-    rows = ("-".join(groups[start : start + 4]) for start in (0, 4, 8))
-    kit = _KIT.format(repository=identity[:16], **dict(zip(("first", "second", "third"), rows, strict=True)))
-    for each in kit.splitlines():
+    for each in kit_text(identity, kit).splitlines():
         output.line(each)
     output.line("next: opsd backup")
     return code
+
+
+def kit_text(repository: str, kit: str) -> str:
+    """A kit as it is printed."""
+    groups = kit.split("-")
+    rows = ("-".join(groups[start : start + 4]) for start in (0, 4, 8))
+    return _KIT.format(repository=repository[:16], **dict(zip(("first", "second", "third"), rows, strict=True)))

@@ -38,13 +38,22 @@ COMMANDS = {
     "drill": ("drill", "Restore all of a copy and prove that it is as it was."),
     "prune": ("prune", "Remove the snapshots that no rule keeps."),
     "hold": ("hold", "Keep a snapshot whatever the rules say."),
-    "status": ("status", "Tell which host's snapshots are late."),
+    "daemon": ("opsd.daemon.command", "Keep the schedule, for years."),
+    "run": ("run", "Do a job of the schedule now."),
+    "pause": ("pause", "Keep the daemon from starting jobs for a while."),
+    "status": ("status", "Tell whether the promise is kept."),
+    "alerts": ("alerts", "Who is told when something is wrong, and what is open."),
+    "ack": ("ack", "Say that you take care of what is open."),
+    "setup": ("setup", "Find what lives here, and prove a first restore."),
+    "doctor": ("doctor", "Test before the night what a night needs."),
     "stats": ("stats", "Tell how much is stored."),
     "key": ("key", "Who can open the repository."),
     "config": ("config", "Make, check and show the configuration."),
     "ledger": ("ledger", "Tell what was done, and prove it."),
     "demo": ("demo", "See the main job done on data of its own."),
 }
+#: What units and tests call, and no list shows: its module.
+HIDDEN = {"serve": "serve", "ask": "ask", "self-check": "self_check"}
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -80,9 +89,10 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name."""
         del ctx
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
             return None
-        module = importlib.import_module(f"opsd.cli.{COMMANDS[cmd_name][0]}")
+        place = HIDDEN.get(cmd_name) or COMMANDS[cmd_name][0]
+        module = importlib.import_module(place if "." in place else f"opsd.cli.{place}")
         command: click.Command = module.command
         return command
 
@@ -103,7 +113,7 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is meant; an unknown one gets the nearest names."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in {*COMMANDS, *HIDDEN} and not args[0].startswith("-"):
             from difflib import get_close_matches  # noqa: PLC0415 - needed only here, and not free
 
             near = get_close_matches(args[0], COMMANDS, n=1)

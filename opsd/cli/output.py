@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -85,6 +86,15 @@ def line(text: str = "") -> None:
     click.echo(printable(text))
 
 
+def lines(text: str, indent: int = 0, first: str = "") -> None:
+    """A text folded at 80 columns below an indent, `first` before its first line; no word is broken, so that a path can be copied."""
+    inner = len(click.unstyle(first))
+    for number, each in enumerate(
+        textwrap.wrap(plain(text), 80 - indent - inner, break_long_words=False, break_on_hyphens=False)
+    ):
+        line(" " * indent + (" " * inner if number else first) + each)
+
+
 def note(text: str) -> None:
     """A line beside the answer, on stderr."""
     click.echo(plain(text), err=True)
@@ -152,20 +162,29 @@ def outcome(value: Outcome, text: str = "") -> str:
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Print rows below heads, aligned; elastic columns are cut so that a line fits the terminal, 80 columns elsewhere."""
+    for each in table_lines(columns, rows):
+        line(each)
+
+
+def table_lines(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
     cells = [list(row) for row in rows]
     widths = [
         max([len(column.head), *(len(click.unstyle(row[place])) for row in cells)])
         for place, column in enumerate(columns)
     ]
     _shrink(columns, widths)
-    line(paint(_row(columns, widths, [column.head for column in columns]), None, bold=True))
-    for row in cells:
-        line(_row(columns, widths, row))
+    head = paint(_row(columns, widths, [column.head for column in columns]), None, bold=True)
+    return [head, *(_row(columns, widths, row) for row in cells)]
+
+
+def width() -> int:
+    """Of a line: the terminal's, 80 columns elsewhere."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
 
 
 def _shrink(columns: Sequence[Column], widths: list[int]) -> None:
-    limit = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
-    excess = sum(widths) + 2 * (len(widths) - 1) - limit
+    excess = sum(widths) + 2 * (len(widths) - 1) - width()
     for place, column in enumerate(columns):
         if column.elastic and excess > 0:
             cut = min(excess, max(0, widths[place] - 12))

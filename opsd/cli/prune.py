@@ -70,7 +70,8 @@ def command(**given: Any) -> int:
             plan = plan_prune_of_copy(opened) if given["copy"] else plan_prune(opened)
             _explain(plan, zone, as_json=given["as_json"])
         else:
-            with recorded(opened, "prune", reason=given["reason"], begins=True) as record:
+            part = given["copy"] is not None
+            with recorded(opened, "prune", reason=given["reason"], begins=True, part=part) as record:
                 done = (prune_copy if given["copy"] else prune)(opened, confirmed=given["confirmed"])
                 numbers = {name: getattr(done, name) for name in _NUMBERS}
                 code = record.ended(copy=given["copy"], **numbers)

@@ -27,6 +27,7 @@ from opsd.monitor.ledger import (
     review,
 )
 from opsd.repository.local import HostState
+from opsd.storage.durable import private_file
 
 #: Longer than any line.
 _TAIL_BYTES: Final = 65_536
@@ -200,7 +201,7 @@ class LedgerFile:
 
     def _remember(self, head: Head) -> None:
         """Not synced: it may lag behind the file, never lead it; always as long, so that it is written at one go."""
-        descriptor = os.open(self._memory, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = private_file(self._memory, os.O_WRONLY)
         try:
             os.pwrite(descriptor, f"{head.number:020} {head.hash}\n".encode(), 0)
         finally:
@@ -219,7 +220,7 @@ def _append(path: Path, content: bytes) -> None:
         OSError: nothing was appended.
     """
     new = not path.exists()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = private_file(path, os.O_WRONLY | os.O_APPEND)
     try:
         size = os.fstat(descriptor).st_size
         try:

@@ -16,6 +16,7 @@ from opsd.errors import ObjectDamaged
 from opsd.repository.format import HEADER_BYTES, Kind, check_name, header, pack_name
 from opsd.repository.frames import FrameKind, FrameRow
 from opsd.repository.seal import NotAuthentic, box, open_box
+from opsd.storage.durable import private_file, private_folder
 
 _COUNTS: Final = struct.Struct("<II")
 _PACK: Final = struct.Struct("<16s32sQI")
@@ -200,7 +201,7 @@ class IndexCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
 
     def part(self, name: str) -> IndexPart | None:
         """The cached part, if it is there and whole."""
@@ -216,7 +217,8 @@ class IndexCache:
         path = self._folder / name.rpartition("/")[2]
         with suppress(OSError):
             partial = path.with_suffix(f".{os.getpid()}")
-            partial.write_bytes(plain)
+            with open(private_file(partial, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+                file.write(plain)
             partial.rename(path)
 
     def forget_others(self, names: set[str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from opsd.errors import StorageError, StoreReadOnly
 from opsd.repository.keys import Keyring, decode_secrets, encode_secrets
+from opsd.storage.durable import private_file, private_folder
 
 _ROLES = ("writer", "maintainer")
 
@@ -36,7 +37,7 @@ class HostState:
     def _prepare(self, name: str) -> Path:
         path = self.folder / name
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(path)
         except OSError as error:
             raise StoreReadOnly(
                 f"the state folder {self.folder} can't be written to: {error.strerror}",
@@ -78,7 +79,7 @@ class HostState:
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Hold a lock of this state folder; waits for it."""
-        with (self._prepare("locks") / name).open("w") as file:
+        with open(private_file(self._prepare("locks") / name, os.O_WRONLY), "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -86,7 +87,7 @@ class HostState:
     def alive(self, run: bytes) -> Iterator[None]:
         """Show that a run of this host lives, for as long as the process does."""
         path = self._prepare("runs") / run.hex()
-        with path.open("w") as file:
+        with open(private_file(path, os.O_WRONLY), "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 yield
@@ -113,7 +114,7 @@ class HostState:
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a private file whole, synced."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = private_file(partial, os.O_WRONLY | os.O_TRUNC)
     try:
         os.write(descriptor, content)
         os.fsync(descriptor)

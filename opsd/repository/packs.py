@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Final, overload
 
@@ -16,6 +17,7 @@ from opsd.errors import NewerFormat, ObjectDamaged
 from opsd.repository.format import HEADER_BYTES, Kind, check_header, header, pack_name
 from opsd.repository.frames import FRAME_LIMIT, BlobPlace, FrameRow
 from opsd.repository.seal import BOX_OVERHEAD, NotAuthentic, box, open_box
+from opsd.storage.durable import new_file
 from opsd.storage.protocol import Store
 
 BIRTH_BYTES: Final = 16
@@ -270,7 +272,7 @@ class PackSpool:
     def __init__(self, path: Path, birth: bytes, sessions: Sequence[SealedSession]) -> None:
         self.path = path
         self.birth = birth
-        self._file = path.open("xb", buffering=0)
+        self._file = FileIO(new_file(path), "wb")
         self._hash = hashlib.sha256()
         self.size = 0
         self._rows: list[bytes] = []

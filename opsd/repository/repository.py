@@ -21,6 +21,7 @@ from opsd.repository.opening import Unlock, enrol, load_settings, repository_id,
 from opsd.repository.reader import SnapshotReader
 from opsd.repository.runs import Mark, Note, holds_in_force
 from opsd.repository.settings import RepositorySettings
+from opsd.storage.durable import private_folder
 from opsd.storage.protocol import ObjectInfo, Store
 from opsd.storage.several import read_several
 
@@ -82,7 +83,7 @@ class Repository:
     def spool(self) -> Path:
         """A folder for packs being written: the store's own where it has one, so that a put is a move."""
         folder = self.place.store.capabilities.spool or self.cache / "spool"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
         return folder
 
     def marks(self) -> list[Mark]:

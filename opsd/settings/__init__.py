@@ -6,14 +6,16 @@ Promise: every mistake at once, each with its file, line, column and a suggestio
 from opsd.settings.loading import (
     DEFAULT_FILE,
     default_paths,
+    flattened,
     from_environment,
     load,
-    origins,
+    salvaged,
     shown,
     with_passphrase,
 )
-from opsd.settings.model import KeyDomain, Schedule, Settings
+from opsd.settings.model import KeyDomain, Settings
 from opsd.settings.rendering import example, schema
+from opsd.settings.schedule import Schedule
 
 __all__ = [
     "DEFAULT_FILE",
@@ -22,9 +24,10 @@ __all__ = [
     "Settings",
     "default_paths",
     "example",
+    "flattened",
     "from_environment",
     "load",
-    "origins",
+    "salvaged",
     "schema",
     "shown",
     "with_passphrase",

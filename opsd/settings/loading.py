@@ -6,6 +6,7 @@ configuration names.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any
 from opsd.backup.places import FolderPlace, S3Place, StorePlace
 from opsd.errors import ConfigurationError
 from opsd.settings.model import CONFIGURATION, DEFAULT_STATE, Settings, filled
-from opsd.settings.nodes import LARGEST, Place, Reading, merged, parse
+from opsd.settings.nodes import LARGEST, Reading, merged, parse
 from opsd.settings.shapes import WRONG, suggestion
 from opsd.sources.options import PostgresqlSource, SqliteSource
 
 DEFAULT_FILE = Path("/etc/opsd/opsd.yaml")
 
+#: What it takes to tell people that something is wrong.
+_TELLING = frozenset({"host", "timezone", "state", "alerts"})
 _HOW = "name a file with -c FILE or OPSD_CONFIG, or set OPSD_REPOSITORY"
 
 
@@ -71,11 +74,27 @@ def parsed(contents: Mapping[str, bytes]) -> Settings:
             reading.mistake(reading.origins.get(key) or reading.origins["repository"], key, problem)
     reading.finish()
     text = "\n".join(content.decode("utf-8-sig") for content in contents.values())
-    return replace(settings, text=text, origin=_lines(reading.origins))
+    return replace(settings, text=text, origin=_lines(reading))
 
 
-def _lines(origins: Mapping[str, Place]) -> dict[str, str]:
-    return {key: f"{place.file}:{place.line}" for key, place in origins.items()}
+def _lines(reading: Reading) -> dict[str, str]:
+    return {
+        key: ", ".join(f"{each.file}:{each.line}" for each in (place, *reading.appended.get(key, ())))
+        for key, place in reading.origins.items()
+    }
+
+
+def salvaged(paths: Path | str | None, default_host: str) -> Settings:
+    """Of a configuration with mistakes what it takes to tell people of them: host, zone, state and alerts, as far as each can be read."""
+    given: dict[str, Any] = {"host": default_host}
+    for path in default_paths() if paths is None else (paths,):
+        reading = Reading()
+        with suppress(ConfigurationError):
+            pairs = parse(str(path), _read(Path(path)), reading).pairs
+            for name in _TELLING & pairs.keys():
+                value = CONFIGURATION.keys[name].shape.read(pairs[name][1], name, reading)
+                given |= {name: value} if value is not WRONG else {}
+    return Settings(**filled(given))
 
 
 def _disagreements(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -177,14 +196,24 @@ def shown(settings: Settings) -> Mapping[str, Any]:
     return whole
 
 
-def origins(settings: Settings) -> Mapping[str, str]:
-    """For each key of `shown`, such as `retention.keep_daily`: `file:line`, a variable's name, or `default`."""
-    return {key: settings.origin.get(key, "default") for key in _leaves(shown(settings), "")}
+def flattened(settings: Settings) -> Mapping[str, tuple[Any, str]]:
+    """For each key of `shown`, such as `retention.keep_daily`: its value, and where that comes from.
+
+    That is `file:line` (several for a list that files add to), a variable's name, or `default`.
+    """
+    return {key: (value, settings.origin.get(key, "default")) for key, value in _leaves(settings)}
 
 
-def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    for name, each in value.items():
-        if isinstance(each, Mapping) and each and name not in {"passphrase", "password"}:
-            yield from _leaves(each, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+def _leaves(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """The values that are set as one: what a file sets without keys below it, such as a reference to a secret, is one."""
+    sections = {key[:position] for key in settings.origin for position, sign in enumerate(key) if sign == "."}
+
+    def below(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, each in value.items():
+            key = f"{prefix}{name}"
+            if isinstance(each, Mapping) and each and (key in sections or key not in settings.origin):
+                yield from below(each, f"{key}.")
+            else:
+                yield key, each
+
+    yield from below(shown(settings), "")

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from opsd.monitor.alert_options import AlertSettings
 from opsd.retention.policy import DEFAULT_RULES, Rules
+from opsd.settings.alerts import ALERTS
 from opsd.settings.copies import COPIES, COPIES_SAMPLE, PULLS, PULLS_SAMPLE
 from opsd.settings.drill import DRILL
 from opsd.settings.retention import RETENTION
+from opsd.settings.schedule import METRICS, SCHEDULE, Metrics, Schedule
 from opsd.settings.shapes import Converted, Key, MapOf, Record
 from opsd.settings.sources import HOOKS, SOURCES
 from opsd.settings.stated import CopySettings, PullSettings
-from opsd.settings.values import HOST, LABEL, PATH, SECRET, TIME, ZONE, number
+from opsd.settings.values import HOST, LABEL, PATH, SECRET, ZONE, number
 from opsd.sources.options import Hooks, SourceSettings
 from opsd.verify.options import DrillSettings
 
@@ -27,13 +30,6 @@ DEFAULT_STATE: Final = Path("/var/lib/opsd")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDomain:
     """A set of readers; its key slots stand in the repository."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """When things run, as `HH:MM` in the site's time zone."""
-
-    backup: str = "04:00"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +52,11 @@ class Settings:
     key_domains: Mapping[str, KeyDomain] = field(default_factory=dict)
     retention: Rules = DEFAULT_RULES
     schedule: Schedule = field(default_factory=Schedule)
+    metrics: Metrics = field(default_factory=Metrics)
     copies: tuple[CopySettings, ...] = ()
     pulls: Mapping[str, PullSettings] = field(default_factory=dict)
     drill: DrillSettings = field(default_factory=DrillSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
     text: str = field(default="", compare=False, repr=False)
     origin: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -93,10 +91,6 @@ def filled(given: dict[str, Any]) -> dict[str, Any]:
 FOLDER: Final = Converted(shape=PATH, make=Path, unmake=str)
 
 KEY_DOMAIN: Final = Record(build=KeyDomain, keys={})
-
-SCHEDULE: Final = Record(
-    build=Schedule, keys={"backup": Key(TIME, "When the nightly backup begins, in the site's time zone.")}
-)
 
 _SOURCES_EXAMPLE: Final = {
     "www": {"files": {"paths": ["/srv/www", "/etc"], "exclude": ["*.tmp", "/srv/www/cache/"]}},
@@ -153,7 +147,8 @@ CONFIGURATION: Final = Record(
             "Which snapshots stay. Without this section 30 daily and 12 monthly ones; with it, only what it says.",
             example={"keep_daily": 30, "keep_monthly": 12},
         ),
-        "schedule": Key(SCHEDULE, "When things run."),
+        "schedule": Key(SCHEDULE, "When 'opsd daemon' starts what."),
+        "metrics": Key(METRICS, "How 'opsd daemon' is watched: see docs/metrics.md."),
         "copies": Key(
             COPIES,
             "Copies of the repository: a name each, and one kind of place. 'opsd copy' fills them. Default: none.",
@@ -165,5 +160,6 @@ CONFIGURATION: Final = Record(
             sample=PULLS_SAMPLE,
         ),
         "drill": Key(DRILL, "The full restore that proves a copy: see docs/drill.md."),
+        "alerts": Key(ALERTS, "Who is told when something is wrong: see docs/alerts.md."),
     },
 )

@@ -64,13 +64,14 @@ Node = Scalar | Items | Pairs
 
 
 class Reading:
-    """What reading a configuration leads to beside the values: mistakes, and where each key was set."""
+    """What reading a configuration leads to beside the values: mistakes, where each key was set, and where later files add to it."""
 
     def __init__(self) -> None:
         self._mistakes: list[tuple[Place, str]] = []
         self._files: list[str] = []
         self._unreadable = False
         self.origins: dict[str, Place] = {}
+        self.appended: dict[str, list[Place]] = {}
 
     def mistake(self, place: Place, key: str, problem: str) -> None:
         """Note one; `key` is the way to it, such as `retention.keep_daily`."""
@@ -250,6 +251,7 @@ def merged(first: Pairs, second: Pairs, reading: Reading, key: str = "") -> Pair
             pairs[name] = (before, merged(present, value, reading, path))
         elif isinstance(present, Items) and isinstance(value, Items):
             pairs[name] = (before, Items(present.place, present.items + value.items))
+            reading.appended.setdefault(path, []).append(place)
         else:
             reading.mistake(place, path, f"set twice, first at {before}")
     return Pairs(first.place, pairs)

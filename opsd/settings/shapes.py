@@ -40,7 +40,7 @@ def suggestion(text: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(text, known, n=1, cutoff=0.6)
     if close:
         return f", did you mean {close[0]}?"
-    return f", known are {', '.join(known)}" if 0 < len(known) <= 16 else ""
+    return f", known are {', '.join(known)}" if 0 < len(known) <= 24 else ""
 
 
 def _found(node: Node) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from opsd.control import asked, socket_of
 from opsd.errors import OpsdError, SourceError
 from opsd.events import Reporter, Warning
 from opsd.sources import mountinfo, roots
@@ -54,6 +55,36 @@ def frozen(
                 real[mount.point] = snapshots.of_nested(mount)
         yield real
         snapshots.check()
+
+
+@contextmanager
+def frozen_by_service(label: str, reporter: Reporter) -> Iterator[Mapping[bytes, bytes]]:
+    """The same, made by opsd-hooks, which has the rights, for a source of the configuration; they last as long as the connection.
+
+    Raises:
+        SourceError: the service made none, or one broke.
+    """
+    with ExitStack() as stack:
+        with _failing(label):
+            service = stack.enter_context(asked(socket_of("freeze"), {"job": "freeze", "source": label}))
+            real = service.answer()
+        yield {os.fsencode(path): os.fsencode(at) for path, at in real.items()}
+        with _failing(label):
+            service.release()
+            told = service.answer()
+    for line in told["lines"]:
+        reporter.tell(line)
+    for warning in told["warnings"]:
+        reporter.warn(Warning(**warning))
+
+
+@contextmanager
+def _failing(label: str) -> Iterator[None]:
+    """What goes wrong with the service is the source's failure."""
+    try:
+        yield
+    except OpsdError as error:
+        raise SourceError(label, str(error).removeprefix(f"source {label}: "), hint=error.hint) from error
 
 
 class _Snapshots:
@@ -117,6 +148,18 @@ class _Snapshots:
         except (OpsdError, OSError) as cause:
             problem = f"snapshot of {volume.name} can't be removed: {cause}"
             self._reporter.warn(Warning(subject=name, problem=problem, hint="the next run tries again"))
+
+
+def without_snapshot(path: bytes) -> bytes:
+    """The path that a file inside a btrfs or ZFS snapshot of ours has outside it; any other as it is."""
+    parts = path.split(b"/")
+    at = next((number for number, part in enumerate(parts) if _NAME.fullmatch(os.fsdecode(part))), None)
+    if at is None:
+        return path
+    before = parts[:at]
+    if before[-2:] == [b".zfs", b"snapshot"]:
+        before = before[:-2]
+    return b"/".join(before + parts[at + 1 :])
 
 
 def is_leftover(name: str) -> bool:

@@ -11,12 +11,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from stat import S_IFMT
 from typing import Any, Final, Protocol
 
-from opsd.errors import ProgramFailed, SourceError
+from opsd.control import asked, socket_of
+from opsd.errors import OpsdError, ProgramFailed, SourceError
 from opsd.process import Output, stream
 from opsd.sources import sqlite_image
 from opsd.sources.options import SqliteSource
@@ -83,11 +84,20 @@ def image(
     """
     care = care or Care()
     status = found or _status(path)
-    other = status.st_uid != os.geteuid() and may_become_others()
-    with _by_helper(path, status, scratch, care) if other else _directly(path, scratch, care) as taken:
+    with _chosen(path, status, scratch, care) as taken:
         if found and not _same(os.lstat(path), found):
             raise Refused(Reason.MISSING, "another file took its place meanwhile")
         yield taken
+
+
+def _chosen(path: bytes, status: os.stat_result, scratch: Path | None, care: Care) -> AbstractContextManager[Image]:
+    """Its own user reads it; else whoever may become that one, here or in the service opsd-owner; else this user."""
+    if status.st_uid != os.geteuid():
+        if may_become_others():
+            return _by_helper(path, status, scratch, care)
+        if socket_of("image").exists():
+            return _by_service(path, care)
+    return _directly(path, scratch, care)
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
@@ -120,10 +130,18 @@ def _directly(path: bytes, scratch: Path | None, care: Care) -> Iterator[Image]:
         yield taken
 
 
-class _Sent:
-    """An image that the helper sends."""
+class _Sends(Protocol):
+    """Whoever sends an image."""
 
-    def __init__(self, output: Output, size: int, facts: dict[str, Any]) -> None:
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of the buffer; 0 at the end."""
+        ...
+
+
+class _Sent:
+    """An image that somebody sends."""
+
+    def __init__(self, output: _Sends, size: int, facts: dict[str, Any]) -> None:
         self._output = output
         self.left = size
         self.size = size
@@ -131,7 +149,7 @@ class _Sent:
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill some of the buffer; 0 at the end."""
-        count = self._output.readinto(buffer)
+        count = self._output.readinto(buffer[: self.left])
         self.left -= count
         return count
 
@@ -162,6 +180,32 @@ def _by_helper(path: bytes, owner: os.stat_result, scratch: Path | None, care: C
         raise Refused(Reason.FAILED, str(error)) from error
     if sent is None or sent.left:
         raise Refused(Reason.FAILED, "the program that reads it ended early")
+
+
+@contextmanager
+def _by_service(path: bytes, care: Care) -> Iterator[Image]:
+    """Have the service read it as its owner; where that refuses to, there is no image."""
+    told = {name: getattr(care, name) for name in ("busy_seconds", "check_bytes", "count_bytes", "frozen")}
+    request = {"job": "image", "path": os.fsdecode(path), "care": told}
+    with ExitStack() as stack:
+        with _failing():
+            service = stack.enter_context(asked(socket_of("image"), request))
+            said = service.answer()
+        if "refused" in said:
+            raise Refused(Reason(said["refused"]), str(said["text"]))
+        sent = _Sent(service, int(said["size"]), said["facts"])
+        yield sent
+        with _failing():
+            if sent.left or service.answer() != "whole":
+                raise Refused(Reason.FAILED, "opsd-owner, which reads it, ended early")
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    try:
+        yield
+    except OpsdError as error:
+        raise Refused(Reason.FAILED, f"{error}{f' ({error.hint})' if error.hint else ''}") from error
 
 
 def _first_line(output: Output) -> bytes:

@@ -62,17 +62,44 @@ def make_folders(root: Path, names: Sequence[str]) -> None:
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700)
-        folder.chmod(0o700)  # Whatever the umask is.
     except FileExistsError:
         if not folder.is_dir():
             raise
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, 0o700)  # Whatever the umask is.
+        _give(descriptor, folder.parent)
+    finally:
+        os.close(descriptor)
 
 
 def new_file(path: Path) -> int:
     """A descriptor of a new file, 0600 whatever the umask is."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = private_file(path, os.O_WRONLY | os.O_EXCL)
     os.fchmod(descriptor, 0o600)
     return descriptor
+
+
+def private_file(path: Path, flags: int) -> int:
+    """A descriptor of a file, made 0600 where there is none; never of what a symlink leads to."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    _give(descriptor, path.parent)
+    return descriptor
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder 0700 with its parents, where it is missing."""
+    if folder.is_dir():
+        return
+    private_folder(folder.parent)
+    _make(folder)
+
+
+def _give(descriptor: int, folder: Path) -> None:
+    """What root makes in a folder of another's is that other's: a run by hand must not lock the service out."""
+    if os.geteuid() == 0 and os.fstat(descriptor).st_uid == 0 and (owner := os.stat(folder)).st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def write_whole(descriptor: int, content: bytes | memoryview) -> None:
@@ -87,6 +114,7 @@ def sync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fchmod(descriptor, 0o600)
+        _give(descriptor, path.parent)
         os.utime(descriptor)
         os.fsync(descriptor)
     finally:

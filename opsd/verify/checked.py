@@ -12,6 +12,7 @@ from typing import Final
 from opsd.clock import SECOND
 from opsd.errors import StoreReadOnly
 from opsd.repository.local import replace_file
+from opsd.storage.durable import private_folder
 from opsd.verify.slices import Checked, Seen
 
 _MAGIC: Final = b"opsd checked 1\n"
@@ -62,7 +63,7 @@ class CheckedFile:
         ]
         body = b"".join(parts)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self._path.parent)
             replace_file(self._path, _MAGIC + hashlib.sha256(body).digest() + body)
         except OSError as error:
             raise StoreReadOnly(

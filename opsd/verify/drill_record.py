@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from opsd.errors import OpsdError, SnapshotUnknown, StorageError
 from opsd.repository.local import replace_file
+from opsd.storage.durable import private_folder
 from opsd.verify.checks import CheckResult
 from opsd.verify.drill_report import DrillReport
 from opsd.verify.expectations import Deviation, Verdict
@@ -125,7 +126,7 @@ class DrillRecords:
             StorageError: it can't be written.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self._folder)
             replace_file(self._folder / f"{record.id}.json", json.dumps(asdict(record), indent=1).encode())
         except OSError as error:
             raise StorageError(

@@ -12,14 +12,15 @@ from pathlib import Path
 
 #: Top to bottom; a line imports only lines below it, names side by side never each other.
 LAYERS = (
-    ("cli", "daemon"),
+    ("cli",),
+    ("daemon",),
     ("app",),
     ("settings",),
     ("verify", "monitor"),
     ("backup", "restore", "retention"),
     ("repository", "sources"),
     ("storage",),
-    ("credentials", "process", "events", "schedule"),
+    ("credentials", "process", "events", "schedule", "control"),
     ("errors", "clock"),
     ("model",),
 )

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.command_line import Desk, contents
 
+pytestmark = pytest.mark.slow
+
 COPIES = "copies: {{disk: {{folder: {folder}/disk}}, usb: {{folder: {folder}/usb}}}}"
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from opsd.events import Recorder
 from opsd.verify.scratch import opened
-from tests.support.command_line import ROOT, Desk
+from tests.support.command_line import Desk
+from tests.support.warm import ROOT
 
 MORE = "copies: {{disk: {{folder: {folder}/disk}}}}\ndrill: {{scratch: {folder}/scratch, recovery_point: 25h{more}}}"
 
@@ -138,40 +139,32 @@ def test_a_second_drill_is_told_to_wait_and_leaves_no_record(host: Desk) -> None
     assert len(host.ok("drill", "list", "--json").json) == before
 
 
-@pytest.mark.slow
-def test_a_killed_drill_is_cleared_by_the_next(tmp_path: Path) -> None:
-    desk = made(tmp_path, ", checks: [{command: [cat, FIFO], timeout: 60s}]".replace("FIFO", str(tmp_path / "fifo")))
-    os.mkfifo(tmp_path / "fifo")
+def ended_by(desk: Desk, number: signal.Signals) -> int:
+    """How a drill ends that is sent this signal while its check reads `fifo`."""
+    os.mkfifo(desk.folder / "fifo")
     pipe = subprocess.PIPE
     with (
         subprocess.Popen(
-            desk.command("drill"), env=desk.variables(), cwd=tmp_path, stdout=pipe, stderr=pipe
+            desk.command("drill"), env=desk.variables(), cwd=desk.folder, stdout=pipe, stderr=pipe
         ) as process,
-        (tmp_path / "fifo").open("w"),
+        (desk.folder / "fifo").open("w"),
     ):  # Open once the check has begun to read.
-        process.kill()
-        process.wait()
+        process.send_signal(number)
+        return process.wait(30)
+
+
+@pytest.mark.slow
+def test_a_drill_that_was_stopped_clears_its_place_and_a_killed_one_is_cleared_by_the_next(tmp_path: Path) -> None:
+    desk = made(tmp_path, f", checks: [{{command: [cat, {tmp_path}/fifo], timeout: 60s}}]")
+    assert ended_by(desk, signal.SIGTERM) == 143
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == [".opsd-drill.lock"]
+    (tmp_path / "fifo").unlink()
+    assert ended_by(desk, signal.SIGKILL) == -signal.SIGKILL
     (left,) = (tmp_path / "scratch").glob("drill-*")
     (tmp_path / "opsd.yaml").write_text((tmp_path / "opsd.yaml").read_text().replace("cat", "test, -p"))
     ran = desk.run("drill")
     assert ran.code == 0, ran
     assert f"cleared {left}" in ran.err
-    assert [path.name for path in (tmp_path / "scratch").iterdir()] == [".opsd-drill.lock"]
-
-
-@pytest.mark.slow
-def test_a_drill_that_is_told_to_stop_clears_its_place(tmp_path: Path) -> None:
-    desk = made(tmp_path, f", checks: [{{command: [cat, {tmp_path}/fifo], timeout: 60s}}]")
-    os.mkfifo(tmp_path / "fifo")
-    pipe = subprocess.PIPE
-    with (
-        subprocess.Popen(
-            desk.command("drill"), env=desk.variables(), cwd=tmp_path, stdout=pipe, stderr=pipe
-        ) as process,
-        (tmp_path / "fifo").open("w"),
-    ):
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 143
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == [".opsd-drill.lock"]
 
 

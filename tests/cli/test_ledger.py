@@ -24,6 +24,7 @@ ACTIONS = {
     "prune": "prune",
     "hold": "hold",
     "export": "export",
+    "ack": "ack",
     "key add": "key-add",
     "key remove": "key-remove",
     "key enrol": "key-enrol",
@@ -31,6 +32,7 @@ ACTIONS = {
     **dict.fromkeys(("snapshots", "ls", "find", "diff", "cat", "stats", "status", "key list", "key public")),
     **dict.fromkeys(("drill list", "drill show", "drill report")),
     **dict.fromkeys(("config generate", "config validate", "config show", "config schema")),
+    **dict.fromkeys(("alerts test", "alerts list", "alerts deliver", "alerts failed-unit")),
     **dict.fromkeys(("ledger show", "ledger export", "ledger verify", "demo")),
     "key generate": None,  # Makes two files; the repository learns of them by 'key add'.
 }
@@ -76,6 +78,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     assert opsd("restore", f"latest:{data}/none", "--to", f"{folder}/back2") == 1
     assert opsd("hold", "latest", "--reason", "audit 2026") == 0
     assert opsd("hold", "latest", "--release") == 0
+    assert opsd("ack", "--all") == 0
     assert opsd("prune") == 0
     assert opsd("check", "--repair") == 0
     assert opsd("export", "latest", "-o", f"{folder}/smith.tar") == 0

@@ -1,49 +1,25 @@
 """The world stops at every operation of a copy, and others work beside it: what the copy lists is whole, and the next pass ends whole."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from opsd.clock import DAY
-from opsd.errors import OpsdError
-from opsd.storage.faulty import Fault, FaultyStore, PowerCut, Stop
-from opsd.storage.memory import MemoryStore
+from opsd.storage.faulty import Fault, Stop
 from tests.support.beside import Beside
-from tests.support.copying import Copier, objects
+from tests.support.copying import CHANGES, Copier, every_stop, objects
 from tests.support.engine import files
 from tests.support.pruning import Nights, noise, prune
 
 WAYS = [
     Stop(at=0, how=Fault.BEFORE),
     Stop(at=0, how=Fault.AFTER),
-    Stop(at=0, how=Fault.TORN, torn_at=0),
-    Stop(at=0, how=Fault.TORN, torn_at=100),
-    Stop(at=0, how=Fault.LOST),
+    Stop(at=0, how=Fault.TORN, torn_at=0, kinds=CHANGES),
+    Stop(at=0, how=Fault.TORN, torn_at=100, kinds=CHANGES),
+    Stop(at=0, how=Fault.LOST, kinds=CHANGES),
 ]
-
-
-def every_stop(copier: Copier, folder: Path, end: str) -> Iterator[Copier]:
-    """A copier for every operation on one end and every way to stop there, stopped."""
-    assert isinstance(copier.target, MemoryStore)
-    for way in WAYS:
-        kinds = frozenset({"put", "delete"}) if way.how in {Fault.TORN, Fault.LOST} else way.kinds
-        for at in range(1000):
-            target = copier.target.clone()
-            tried = replace(copier, folder=folder / f"{way.how}-{way.torn_at}-{at}", target=target)
-            if (copier.folder / "state").is_dir():
-                shutil.copytree(copier.folder / "state", tried.folder / "state")
-            broken = replace(tried)
-            setattr(broken, end, FaultyStore(getattr(tried, end), replace(way, at=at, kinds=kinds)))
-            try:
-                broken.copy()
-            except (PowerCut, OpsdError):
-                yield tried
-                shutil.rmtree(tried.folder)
-            else:
-                break
 
 
 @pytest.mark.slow
@@ -60,7 +36,7 @@ def test_a_stop_anywhere_in_a_copy_leaves_what_it_lists_whole_and_the_next_pass_
         copier.copy()
         nights.night({"new": noise(40_000, 99)})
     tried = 0
-    for stopped in every_stop(copier, tmp_path / "stops", end):
+    for stopped in every_stop(copier, Copier.copy, tmp_path / "stops", WAYS, end=end):
         tried += 1
         if any(True for _ in stopped.target.list("snapshots/")):
             assert stopped.restored().items() <= nights.truth.items()
@@ -86,9 +62,10 @@ def ripe(folder: Path) -> Nights:
 def test_a_prune_and_a_backup_at_any_moment_of_a_copy_leave_the_copy_whole(tmp_path: Path, *, keys: bool) -> None:
     happened = True
     places = iter(range(0, 1000, 3))
+    begun = ripe(tmp_path / "begun")
     while happened:
         folder = tmp_path / "world"
-        nights = ripe(folder)
+        nights = begun.clone(folder)
         copier = Copier.of(nights, folder / "copier", keys=keys)
 
         def act(nights: Nights = nights) -> None:

@@ -1,23 +1,20 @@
 """The world stops at every operation of a prune of a copy, and copies go on beside it: what the copy lists is whole, always."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from opsd.clock import DAY
-from opsd.errors import OpsdError
-from opsd.storage.faulty import Fault, FaultyStore, PowerCut, Stop
-from opsd.storage.memory import MemoryStore
+from opsd.storage.faulty import Fault, Stop
 from tests.support.beside import Beside
-from tests.support.copying import Copier
+from tests.support.copying import CHANGES, Copier, every_stop
 from tests.support.engine import files
 from tests.support.pruning import Nights, prune
 
-WAYS = (Stop(at=0, how=Fault.BEFORE), Stop(at=0, how=Fault.AFTER), Stop(at=0, how=Fault.LOST))
-CHANGES = frozenset({"put", "delete"})
+WAYS = [Stop(at=0, how=how, kinds=CHANGES) for how in (Fault.BEFORE, Fault.AFTER, Fault.LOST)]
 
 
 def ripe(folder: Path) -> tuple[Nights, Copier]:
@@ -36,23 +33,6 @@ def ripe(folder: Path) -> tuple[Nights, Copier]:
     return nights, copier
 
 
-def stopped(copier: Copier, folder: Path) -> Iterator[Copier]:
-    """A copier for every change that a prune of the copy makes and every way to stop there, stopped."""
-    assert isinstance(copier.target, MemoryStore)
-    for way in WAYS:
-        for at in range(0, 1000, 3):
-            tried = replace(copier, folder=folder / f"{way.how}-{at}", target=copier.target.clone())
-            shutil.copytree(copier.folder / "state", tried.folder / "state")
-            broken = replace(tried, target=FaultyStore(tried.target, replace(way, at=at, kinds=CHANGES)))
-            try:
-                broken.prune(keep_last=3)
-            except (PowerCut, OpsdError):
-                yield tried
-                shutil.rmtree(tried.folder)
-            else:
-                break
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_stop_anywhere_in_a_prune_of_a_copy_loses_nothing_and_the_next_copy_and_prune_end_well(
@@ -61,7 +41,7 @@ def test_a_stop_anywhere_in_a_prune_of_a_copy_loses_nothing_and_the_next_copy_an
     nights, copier = ripe(tmp_path)
     in_source = {each.id for each in nights.world.open().snapshots()}
     tried = 0
-    for each in stopped(copier, tmp_path / "stops"):
+    for each in every_stop(copier, lambda broken: broken.prune(keep_last=3), tmp_path / "stops", WAYS, step=3):
         tried += 1
         assert each.restored().items() <= nights.truth.items()
         assert each.copy().is_sound
@@ -77,11 +57,12 @@ def test_a_stop_anywhere_in_a_prune_of_a_copy_loses_nothing_and_the_next_copy_an
 @pytest.mark.timeout(900)
 def test_a_prune_of_the_copy_at_any_moment_of_a_copy_leaves_both_whole(tmp_path: Path) -> None:
     """It sweeps what was marked long ago and marks what the source let go since."""
+    begun = ripe(tmp_path / "begun")
     for end in ("source", "target"):
         happened = True
         places = iter(range(0, 1000, 5))
         while happened:
-            nights, copier = ripe(tmp_path / "world")
+            nights, copier = clones(*begun, tmp_path / "world")
             other = replace(copier)
 
             def act(nights: Nights = nights, other: Copier = other) -> None:
@@ -96,10 +77,11 @@ def test_a_prune_of_the_copy_at_any_moment_of_a_copy_leaves_both_whole(tmp_path:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_backup_and_a_copy_at_any_moment_of_a_prune_of_the_copy_leave_both_whole(tmp_path: Path) -> None:
+    begun = ripe(tmp_path / "begun")
     happened = True
     places = iter(range(0, 1000, 17))
     while happened:
-        nights, copier = ripe(tmp_path / "world")
+        nights, copier = clones(*begun, tmp_path / "world")
         other = replace(copier)
 
         def act(nights: Nights = nights, other: Copier = other) -> None:
@@ -113,6 +95,11 @@ def test_a_backup_and_a_copy_at_any_moment_of_a_prune_of_the_copy_leave_both_who
         happened = pruning.target.happened
         require_whole(nights, copier)
         shutil.rmtree(tmp_path / "world")
+
+
+def clones(nights: Nights, copier: Copier, folder: Path) -> tuple[Nights, Copier]:
+    other = nights.clone(folder)
+    return other, copier.clone(other, folder / "copier")
 
 
 def interleaved(copier: Copier, end: str, at: int, act: Callable[[], object]) -> bool:

@@ -121,11 +121,17 @@ def lost(world: World, protocol: Protocol) -> list[str]:
 
 def without_what_is_past(world: World) -> World:
     """The same world without memories that can no longer matter, so that worlds with one future are one."""
-    earlier = tuple(begun & world.open for begun in world.earlier)
-    ended = sum(1 << place for place, one in enumerate(world.writers) if one.step in _BEFORE_MANIFEST) & world.ended
-    if any(one.step in _BEFORE_INDEX for one in world.writers):
-        return world._replace(earlier=earlier, ended=ended)
-    return world._replace(earlier=earlier, ended=ended, entries=1, merging=NOTHING)
+    earlier = tuple([begun & world.open for begun in world.earlier])
+    ended, searching = 0, False
+    for place, one in enumerate(world.writers):
+        if one.step in _BEFORE_MANIFEST:
+            ended |= world.ended & 1 << place
+            searching = searching or one.step in _BEFORE_INDEX
+    entries, merging = (world.entries, world.merging) if searching else (1, NOTHING)
+    # Most worlds have none, and to make them again is what takes longest.
+    if (earlier, ended, entries, merging) == (world.earlier, world.ended, world.entries, world.merging):
+        return world
+    return world._replace(earlier=earlier, ended=ended, entries=entries, merging=merging)
 
 
 def steps(world: World, protocol: Protocol) -> Iterator[Step]:

@@ -445,6 +445,7 @@ def test_programs_that_run_elsewhere_restore_as_well(cluster: Cluster, other_clu
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_hundred_databases_are_saved_and_come_back_on_another_server() -> None:
     with running_cluster() as cluster, running_cluster() as other:
         cluster.create("model", "create table orders as select g as id from generate_series(1, 10) g")
@@ -455,8 +456,8 @@ def test_two_hundred_databases_are_saved_and_come_back_on_another_server() -> No
         assert len(taken.facts["databases"]) == 200
         for name in taken.facts["databases"]:
             restorer(other).database(request(taken, name), contents(taken))
-        again = take(other, databases=("shop_*",), parallel=2)
-    assert {name: again.tables(name) for name in again.facts["databases"]} == {
-        name: taken.tables(name) for name in taken.facts["databases"]
-    }
-    assert len({again.tables(name)["public.orders"][1] for name in again.facts["databases"]}) == 200
+        # Not taken again, but asked: that was a third of the time.
+        for number in range(200):
+            rows = [*range(1, 11), number]
+            assert sorted(other.rows("select id from orders", f"shop_{number:03}")) == [(row,) for row in sorted(rows)]
+            assert taken.tables(f"shop_{number:03}").keys() == {"public.orders"}

@@ -17,8 +17,9 @@ import yaml
 from opsd.credentials import KINDS
 from opsd.errors import ConfigurationError
 from opsd.retention.policy import DEFAULT_RULES, Rules
-from opsd.settings import default_paths, example, from_environment, load, origins, shown
-from opsd.settings.model import KeyDomain, Schedule, Settings, system_zone
+from opsd.settings import default_paths, example, flattened, from_environment, load, shown
+from opsd.settings.model import KeyDomain, Settings, system_zone
+from opsd.settings.schedule import Schedule
 from opsd.settings.values import REFERENCES
 from opsd.sources.options import CommandSource, FilesSource, Hook, Hooks, PostgresqlSource, SqliteSource
 
@@ -170,7 +171,7 @@ def test_what_is_shown_reads_back_as_the_same_settings(loaded: Load, text: str) 
 
 def test_what_is_shown_holds_references_and_says_where_each_key_was_set(loaded: Load) -> None:
     settings = loaded(FACE)
-    where = origins(settings)
+    where = {key: origin for key, (_, origin) in flattened(settings).items()}
     assert shown(settings)["passphrase"] == {"file": "/etc/opsd/passphrase"}
     assert where["passphrase"] == "opsd.yaml:5"
     assert where["sources.www.files.exclude"] == "opsd.yaml:7"
@@ -182,7 +183,7 @@ RETENTION = LEAST + "retention:\n"
 
 WRONG = {
     "an unknown key": (RETENTION + "  keep_dayly: 30\n", "4:3 retention.keep_dayly: unknown key, did you mean keep_daily?"),
-    "a key of later": (LEAST + "alerts: {}\n", "3:1 alerts: unknown key"),
+    "a section that is none": (LEAST + "reports: {}\n", "3:1 reports: unknown key"),
     "no repository": ("sources: {a: {sqlite: {path: /a}}}\n", "1:1 repository: this key is required"),
     "no sources": ("repository: /r\n", "1:1 sources: this key is required"),
     "no source": ("repository: /r\nsources: {}\n", "2:10 sources: at least one is required"),
@@ -204,7 +205,7 @@ WRONG = {
     "a negative number": (RETENTION + "  keep_last: -3\n", "4:14 retention.keep_last: expected a whole number"),
     "a span without unit": (RETENTION + "  keep_within: 48\n", "4:16 retention.keep_within: expected a duration with its unit"),
     "rules that keep nothing": (RETENTION + "  {keep_daily: 0}\n", "4:3 retention: no rule keeps anything"),
-    "an hour too late": (LEAST + 'schedule: {backup: "24:00"}\n', '3:20 schedule.backup: expected a time of day, such as "04:00"'),
+    "an hour too late": (LEAST + 'schedule: {backup: "24:00"}\n', '3:20 schedule.backup: expected a time such as "04:00"'),
     "an unknown domain": (
         "repository: /r\nkey_domains: {staff: {}}\nsources:\n  a:\n    sqlite: {path: /a}\n    domain: staf\n",
         "6:5 sources.a.domain: no such key domain, did you mean staff?",
@@ -289,6 +290,8 @@ def test_files_of_a_folder_join_and_mistakes_name_each(tmp_path: Path) -> None:
     assert settings.sources[2].options == FilesSource(paths=("/d", "/b"))
     assert "[/d]" in settings.text
     assert "[/b]" in settings.text
+    first, second = f"{tmp_path}/conf.d/10-c.yaml:1", f"{tmp_path}/conf.d/20-b.yaml:1"
+    assert flattened(settings)["sources.b.files.paths"] == (["/d", "/b"], f"{first}, {second}")
     (tmp_path / "conf.d/30.yaml").write_text("repository: /elsewhere\nx: 1\n")
     with pytest.raises(ConfigurationError) as caught:
         load(default_paths(main))
@@ -332,7 +335,7 @@ def test_without_a_file_three_variables_suffice(tmp_path: Path, monkeypatch: pyt
     assert settings.passphrase == {"file": "/p"}
     assert (settings.state, settings.cache) == (Path("/s"), Path("/s/cache"))
     assert (settings.sources, settings.host) == ((), "web1")
-    assert origins(settings)["state"] == "OPSD_STATE"
+    assert flattened(settings)["state"] == ("/s", "OPSD_STATE")
 
 
 def test_the_repository_alone_is_enough_and_nothing_is_not() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.support.command_line import Desk
 from tests.support.postgresql import Cluster, running_cluster
 
-pytestmark = pytest.mark.postgresql
+pytestmark = [pytest.mark.slow, pytest.mark.postgresql]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import PASSPHRASE, ROOT, Desk, contents
+from tests.support.command_line import PASSPHRASE, Desk, contents
 from tests.support.reader import observe
+from tests.support.warm import ROOT
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and mounts need root")
 

@@ -1,5 +1,7 @@
 """Copies of a world's repository: what tests of copies, checks and repairs of them need."""
 
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC
 from pathlib import Path
@@ -12,14 +14,19 @@ from opsd.backup.limits import Throttle
 from opsd.backup.listings import list_source
 from opsd.backup.transfers import Spool
 from opsd.clock import Clock
+from opsd.errors import OpsdError
 from opsd.events import Recorder
 from opsd.repository.local import HostState
 from opsd.retention.policy import Rules
 from opsd.retention.prune import Prune, PruneOptions, PruneResult
+from opsd.storage.faulty import FaultyStore, PowerCut, Stop
 from opsd.storage.memory import MemoryStore
 from opsd.storage.protocol import Store
 from tests.support.engine import World
 from tests.support.pruning import Nights
+
+#: What changes a store.
+CHANGES = frozenset({"put", "delete"})
 
 
 @dataclass(slots=True)
@@ -40,6 +47,15 @@ class Copier:
         return cls(
             folder=folder, source=nights.store, target=MemoryStore(nights.clock), clock=nights.clock, world=world
         )
+
+    def clone(self, nights: Nights, folder: Path) -> "Copier":
+        """A copier of its own for a clone of its nights, which has copied as much."""
+        assert isinstance(self.target, MemoryStore)
+        target = MemoryStore(nights.clock, self.target._objects)
+        world = self.world and nights.world
+        made = Copier(folder=folder, source=nights.store, target=target, clock=nights.clock, world=world)
+        shutil.copytree(self.folder / "state", made.folder / "state")
+        return made
 
     @property
     def state(self) -> CopyState:
@@ -87,6 +103,35 @@ class Copier:
             elsewhere=lambda: frozenset(list_source(self.source)),
         )
         return Prune(self.there().open(), options).carry_out()
+
+
+def every_stop(
+    copier: Copier,
+    act: Callable[[Copier], object],
+    folder: Path,
+    ways: Iterable[Stop],
+    *,
+    end: str = "target",
+    step: int = 1,
+) -> Iterator[Copier]:
+    """A copier for every `step`-th operation of an act on one end and every way to stop there, stopped; it is gone when the next one
+    is asked for.
+    """
+    assert isinstance(copier.target, MemoryStore)
+    for way in ways:
+        for at in range(0, 1000, step):
+            tried = replace(copier, folder=folder / f"{way.how}-{way.torn_at}-{at}", target=copier.target.clone())
+            if (copier.folder / "state").is_dir():
+                shutil.copytree(copier.folder / "state", tried.folder / "state")
+            broken = replace(tried)
+            setattr(broken, end, FaultyStore(getattr(tried, end), replace(way, at=at)))
+            try:
+                act(broken)
+            except (PowerCut, OpsdError):
+                yield tried
+                shutil.rmtree(tried.folder)
+            else:
+                break
 
 
 def objects(store: Store) -> dict[str, bytes]:

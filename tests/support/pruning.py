@@ -1,8 +1,9 @@
 """Nights of backup and prune on a world: what most tests of retention need."""
 
 import random
+import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from pathlib import Path
 
@@ -42,6 +43,13 @@ class Nights:
         clock = FixedClock(START)
         tree = make_tree(folder / "tree", content or {f"f{number}": noise(12_000, number) for number in range(8)})
         return cls(world=World.new(folder / "world", clock=clock), clock=clock, tree=tree)
+
+    def clone(self, folder: Path) -> "Nights":
+        """A world of its own in this folder that has come as far, over the same tree."""
+        clock = FixedClock(self.clock.now())
+        world = replace(self.world, folder=folder / "world", store=MemoryStore(clock, self.store._objects), clock=clock)
+        shutil.copytree(self.world.folder, world.folder)
+        return Nights(world=world, clock=clock, tree=self.tree, truth=dict(self.truth))
 
     @property
     def store(self) -> MemoryStore:

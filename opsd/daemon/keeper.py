@@ -1,0 +1,230 @@
+"""Keep the schedule: look, note what was missed, start what is due, remember.
+
+Promise: works by its clock alone, and can be driven through years in a test. What the state can't take it keeps in mind, so that a full
+disk starts no job twice; what was lost or damaged is begun anew, and said.
+"""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import structlog
+
+from opsd import clock
+from opsd.app.pausing import pause_of
+from opsd.app.planning import past_of, plan_of
+from opsd.clock import Clock
+from opsd.daemon.schedule import Note, Start, decide, misdated
+from opsd.errors import StorageError
+from opsd.monitor.deadlines import Past, Plan
+from opsd.monitor.state import INTERRUPTED, MISDATED, RUNNING, Run, State
+from opsd.settings import Settings
+
+#: Of each job, so many of its newest runs may still be at work.
+_NEWEST: Final = 5
+log = structlog.get_logger()
+
+
+class Starter(Protocol):
+    """What runs jobs."""
+
+    @property
+    def jobs(self) -> frozenset[str]:
+        """The jobs that run."""
+        ...
+
+    def start(self, start: Start) -> bool:
+        """Start one; False where something else must end first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What is wrong with the daemon itself: what happened, and the next step."""
+
+    text: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How it stands at a tick. `changed`: something has ended or begun since the last; `trouble` by the key of the problem."""
+
+    settings: Settings
+    plan: Plan
+    past: Past
+    state: State
+    now: int
+    trouble: dict[str, Trouble]
+    changed: bool
+
+
+class Keeper:
+    """Keeps the schedule of one host."""
+
+    def __init__(self, settings: Settings, clock_: Clock) -> None:
+        self._settings = settings
+        self._clock = clock_
+        self.plan = plan_of(settings)
+        self.trouble: dict[str, Trouble] = {}
+        self._state: State | None = None
+        self._past = Past(runs={}, since=clock_.now())
+        self._changes = -1
+        self._dirty = True
+        self._lock = threading.Lock()
+        self._ended: dict[str, Run] = {}
+
+    def take(self, settings: Settings) -> None:
+        """Go by another configuration."""
+        self._settings = settings
+        self.plan = plan_of(settings)
+        self._dirty = True
+
+    def ended(self, run: Run) -> None:
+        """A job ended, as its starter saw it; what the job has told of itself counts more. From any thread."""
+        with self._lock:
+            self._ended[run.id] = run
+
+    def say(self, key: str, text: str, hint: str) -> None:
+        """Tell a trouble, once."""
+        if key not in self.trouble:
+            log.error(text, hint=hint)
+        self.trouble[key] = Trouble(text=text, hint=hint)
+
+    def tick(self, starter: Starter) -> Look | None:
+        """Look once, and start what is due; None where there is no state to look at."""
+        now = self._clock.now()
+        try:
+            state = self._opened(now)
+            changed = self._learn(state, now)
+            paused = pause_of(state, now) is not None
+            self.trouble.pop("state.unwritable", None)
+        except StorageError as error:
+            self.say("state.unwritable", str(error), error.hint or "see its disk")
+            self._drop()
+            changed, paused, state = False, False, None
+        self._remember_ended(state)
+        if not paused:
+            self._start(starter, state, now)
+        if state is None:
+            return None
+        return Look(
+            settings=self._settings,
+            plan=self.plan,
+            past=self._past,
+            state=state,
+            now=now,
+            trouble=dict(self.trouble),
+            changed=changed,
+        )
+
+    def close(self) -> None:
+        """Write what is still in mind, and let go of the state."""
+        self._remember_ended(self._state)
+        self._drop()
+
+    def _start(self, starter: Starter, state: State | None, now: int) -> None:
+        others = {job for job, runs in self._past.runs.items() if any(_runs(run) for run in runs[:_NEWEST])}
+        decision = decide(self.plan, self._past, starter.jobs | others, now)
+        self._write(state, [_noted(note, now) for note in decision.notes])
+        for start in decision.starts:
+            starter.start(start)
+
+    def _opened(self, now: int) -> State:
+        """The state; one that was removed or damaged meanwhile is begun anew."""
+        if self._state is not None and self._state.is_there():
+            return self._state
+        lost = self._state is not None
+        self._drop()
+        self._state = State.open(self._settings.state, now, verify=True)
+        if self._state.is_new and lost:
+            self.say(
+                "state.lost", f"{self._state.path} was lost or damaged, and begun anew", "see the disk that it is on"
+            )
+        self._state.forget(now)
+        self._dirty = True
+        return self._state
+
+    def _drop(self) -> None:
+        if self._state:
+            self._state.close()
+        self._state = None
+
+    def _learn(self, state: State, now: int) -> bool:
+        """Read the past again where it may have changed; whether it did."""
+        changes = state.changes
+        running = any(run.outcome == RUNNING for runs in self._past.runs.values() for run in runs[:_NEWEST])
+        if not (self._dirty or running or changes != self._changes):
+            return False
+        self._changes, self._dirty = changes, False
+        self._past = past_of(state)
+        wrong = misdated(self._past, now)
+        if wrong:
+            self.say(
+                "clock.back",
+                f"the clock went back: {len(wrong)} runs were dated in the future",
+                "see 'timedatectl'; snapshots of that time are dated ahead too",
+            )
+            self._write(state, [_put_right(run, now) for run in wrong])
+        return True
+
+    def _remember_ended(self, state: State | None) -> None:
+        with self._lock:
+            ended = list(self._ended.values())
+        if ended and self._write(state, ended):
+            with self._lock:
+                for run in ended:
+                    self._ended.pop(run.id, None)
+
+    def _write(self, state: State | None, runs: Iterable[Run]) -> bool:
+        """Write runs that have not told of themselves, and have them in mind at once; whether they are written."""
+        told = {run.id for known in self._past.runs.values() for run in known if _is_told(run)}
+        runs = [run for run in runs if run.outcome == MISDATED or run.id not in told]
+        if not runs:
+            return True
+        self._past = _joined(self._past, runs)
+        if state is None:
+            return False
+        try:
+            state.put(runs)
+        except StorageError as error:
+            self.say("state.unwritable", str(error), error.hint or "see its disk")
+            return False
+        self._dirty = True
+        return True
+
+
+def _runs(run: Run) -> bool:
+    return run.outcome == RUNNING and not run.part
+
+
+def _is_told(run: Run) -> bool:
+    """Whether a job has written its own end."""
+    return run.outcome not in {RUNNING, INTERRUPTED}
+
+
+def _noted(note: Note, now: int) -> Run:
+    time = min(note.slot, now)
+    return Run(
+        id=f"{clock.stamp(note.slot)}-{note.job}-{note.outcome}",
+        job=note.job,
+        cause="daemon",
+        slot=note.slot,
+        started=time,
+        ended=time,
+        outcome=note.outcome,
+    )
+
+
+def _put_right(run: Run, now: int) -> Run:
+    """A run that a wrong clock dated, where it answers nothing."""
+    return replace(run, slot=0, started=now, ended=now, outcome=MISDATED, details={**run.details, "dated": run.started})
+
+
+def _joined(past: Past, runs: list[Run]) -> Past:
+    joined = {job: list(known) for job, known in past.runs.items()}
+    for run in runs:
+        others = [known for known in joined.get(run.job, []) if known.id != run.id]
+        joined[run.job] = sorted([run, *others], key=lambda each: each.started, reverse=True)
+    return Past(runs=joined, since=past.since)

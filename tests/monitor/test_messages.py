@@ -1,0 +1,67 @@
+"""What an alert says, short and long."""
+
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opsd.clock import SECOND
+from opsd.monitor.alerts import Event, Incident
+from opsd.monitor.messages import SHORT, message
+from opsd.monitor.problems import Problem, Severity
+from opsd.monitor.spool import Note
+
+PARIS = ZoneInfo("Europe/Paris")
+FOUR = 1_795_662_000 * SECOND  # 2026-11-26 04:00 in Paris
+HOUR = 3600 * SECOND
+
+
+def note(title: str, event: Event = Event.OPENED, severity: Severity = Severity.WARNING, step: str = "run it") -> Note:
+    problem = Problem(key=title.replace(" ", "."), severity=severity, title=title, next_step=step, since=FOUR)
+    ended = FOUR + 2 * HOUR if event is Event.ENDED else None
+    gone = FOUR + HOUR if event is Event.ENDED else None
+    incident = Incident(problem=problem, opened=FOUR, told=FOUR, gone=gone, ended=ended)
+    return Note(number=1, incident=incident, event=event, queued=FOUR)
+
+
+@pytest.mark.parametrize(
+    ("notes", "short"),
+    [
+        ([note("backup is late", step="opsd status")], "opsd web1: backup is late. Next: opsd status"),
+        ([note("backup is late", Event.REPEATED)], "opsd web1: still: backup is late. Next: run it"),
+        ([note("a"), note("b", severity=Severity.CRITICAL)], "opsd web1: 2 problems: b; a. Next: opsd status"),
+        ([note("a", Event.REPEATED)] * 2, "opsd web1: still 2 problems: a; a. Next: opsd status"),
+        ([note("a", Event.ENDED), note("b", Event.ENDED)], "opsd web1: all clear: a; b"),
+        ([note("a", Event.ENDED), note("b")], "opsd web1: b; ended: a. Next: run it"),
+    ],
+)
+def test_the_short_text_names_host_problem_and_next_step(notes: list[Note], short: str) -> None:
+    assert message("web1", notes, PARIS).short == short
+
+
+def test_the_long_text_says_since_when_in_the_zone_of_the_site_and_how_to_acknowledge() -> None:
+    found = message("web1", [note("backup is late"), note("copy is late", Event.ENDED)], PARIS)
+    assert "WARNING: backup is late\n  since: 2026-11-26 04:00 CET\n  next: run it\n" in found.long
+    assert "copy is late (from 2026-11-26 04:00 CET to 2026-11-26 05:00 CET)" in found.long
+    assert "opsd ack backup.is.late" in found.long
+
+
+def test_the_worst_that_is_open_decides_how_loud_it_is() -> None:
+    worse = note("b", severity=Severity.CRITICAL)
+    assert message("web1", [note("a"), worse], PARIS).severity is Severity.CRITICAL
+    assert message("web1", [note("b", Event.ENDED, Severity.CRITICAL)], PARIS).severity is None
+
+
+@settings(max_examples=40)
+@given(
+    st.text(),
+    st.lists(
+        st.tuples(st.text(), st.sampled_from(Event), st.sampled_from(Severity), st.text()), min_size=1, max_size=6
+    ),
+)
+def test_the_short_text_is_one_sms_whatever_is_wrong(host: str, parts: list[tuple[str, Event, Severity, str]]) -> None:
+    found = message(host, [note(*each) for each in parts], PARIS)
+    assert len(found.short) <= SHORT
+    assert found.short.isprintable()
+    assert found.long.replace("\n", "").isprintable()
