@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opsd.app.copying import Route, alarms_of, extend_locks, opened_source, route_of
+from opsd.app.emptied import filled
 from opsd.app.session import Session
 from opsd.backup.copy_state import CopyState, refuse_foreign
 from opsd.backup.listings import list_source
@@ -108,7 +109,8 @@ def _opened(session: Session, route: Route) -> Repository:
     Raises:
         KeyMissing: there is none, or the copy does not know it yet.
     """
-    held = repository_id(session.store)
+    with filled(session.settings, route.name):
+        held = repository_id(session.store)
     refuse_foreign(held, CopyState(session.settings.state, route.name).read().repository, route.name)
     ring = HostState(session.settings.state).read_keys(held) if session.has_state() else None
     if ring is None or ring.maintainer is None:

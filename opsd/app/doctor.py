@@ -82,6 +82,10 @@ def _configuration(session: Session) -> Iterator[Check]:
         if settings.repository and not settings.copies:
             text = "the repository has no copy: no help against fire, theft or a broken-in root"
             yield warning("copies", text, "name a place elsewhere under copies: (docs/copies.md)")
+        if not settings.alerts.contacts:
+            yield warning(
+                "alerts", "nobody is told when something is wrong", "name contacts under alerts: (docs/alerts.md)"
+            )
         if settings.drill.key is None and settings.passphrase is None:
             yield warning(
                 "drill", "no key for the weekly drill", "set passphrase:, or drill: {key: ...} (docs/drill.md)"
@@ -123,7 +127,7 @@ def _credentials(session: Session) -> Iterator[Check]:
 def _credential(name: str, reference: Mapping[str, Any]) -> Iterator[Finding]:
     boxes = _boxes(*doctor_units.WITH_SECRETS)
     if boxes and "credential" in reference and not doctor_units.passes(boxes, str(reference["credential"])):
-        yield failure("secret", f"{name} is passed to no unit", "opsd config units")
+        yield failure("secret", f"{name} is passed to no unit", doctor_units.STEP)
     listener = Recorder()
     try:
         secret = resolve(reference, listener)

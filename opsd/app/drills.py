@@ -8,18 +8,19 @@ import os
 import pwd
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from opsd.app.databases import server_of
+from opsd.app.emptied import filled
 from opsd.app.session import Session
 from opsd.app.stores import place_of
 from opsd.app.version import version
 from opsd.backup.copy_state import CopyState, older_state
 from opsd.clock import stamp
 from opsd.credentials import described, resolve
-from opsd.errors import HistoryDisagrees, NotARepository, OpsdError, StorageError, StoreGone, TryLater
+from opsd.errors import OpsdError, StorageError, TryLater
 from opsd.events import Reporter, Total, Warning
 from opsd.repository.local import HostState
 from opsd.repository.opening import Unlock
@@ -138,7 +139,7 @@ def _opened(session: Session, name: str | None, within: tuple[Scratch, ExitStack
         reporter=reporter,
         host=session.settings.host,
     )
-    with _expected(session, name):
+    with filled(session.settings, name):
         store: Store = (
             stack.enter_context(session.opener.opened(place_of(session.settings, name)))
             if name
@@ -150,24 +151,6 @@ def _opened(session: Session, name: str | None, within: tuple[Scratch, ExitStack
         if warning:
             reporter.warn(warning)
     return repository
-
-
-@contextmanager
-def _expected(session: Session, name: str | None) -> Iterator[None]:
-    """A copy that holds nothing was never filled, or was emptied.
-
-    Raises:
-        HistoryDisagrees: it was emptied, as far as the state folder knows. StoreGone: it was never filled.
-    """
-    try:
-        yield
-    except (StoreGone, NotARepository) as error:
-        if name is None:
-            raise
-        if CopyState(session.settings.state, name).read().repository:
-            hint = "is the right disk mounted there, the right account used?"
-            raise HistoryDisagrees(f"copy {name} was filled before, and now {error}", hint=hint) from error
-        raise StoreGone(f"copy {name} was never filled: {error}", hint="fill it with 'opsd copy'") from error
 
 
 def _key_kind(session: Session) -> str:

@@ -8,15 +8,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from opsd.app.emptied import filled
 from opsd.app.session import Session
 from opsd.app.upkeep import check
 from opsd.backup.copy_state import CopyState, older_state, older_unopened, refuse_foreign
 from opsd.backup.limits import Throttle
-from opsd.backup.listings import expected
 from opsd.backup.places import FolderPlace, StorePlace
 from opsd.backup.transfers import Spool, Transfers
 from opsd.errors import (
-    HistoryDisagrees,
     IntegrityError,
     NotARepository,
     ObjectDamaged,
@@ -63,20 +62,9 @@ def require_filled(session: Session) -> None:
         HistoryDisagrees: it was filled before, and is empty. NotARepository: it never was. StorageError: it can't be read.
     """
     name = session.access.copy or ""
-    filled = bool(CopyState(session.settings.state, name).read().repository)
-    never = NotARepository(f"copy {name} was never filled", hint="run 'opsd copy'")
-    try:
-        with expected(f"copy {name}", filled=filled):
-            empty = not any(True for prefix in ("settings/", "snapshots/") for _ in session.store.list(prefix))
-    except StoreGone as error:
-        raise never from error
-    if empty and filled:
-        raise HistoryDisagrees(
-            f"copy {name} was filled before and is empty",
-            hint="is the right disk mounted there, the right bucket named?",
-        )
-    if empty:
-        raise never
+    with filled(session.settings, name):
+        if not any(True for prefix in ("settings/", "snapshots/") for _ in session.store.list(prefix)):
+            raise NotARepository("it is empty")
 
 
 def _check_opened(session: Session, repository: Repository, share: float) -> CheckReport:
@@ -97,11 +85,15 @@ def _unopened(session: Session) -> tuple[Problem, ...]:
 
 def _opened(session: Session) -> Repository | None:
     """The repository, if this host has keys or something opens it unasked."""
-    repository = repository_id(session.store)
+    identity = repository_id(session.store)
     if session.access.copy:
-        refuse_foreign(repository, _wanted(session, session.access.copy), session.access.copy)
-    held = HostState(session.settings.state).read_keys(repository) if session.has_state() else None
-    return session.open() if held or session.can_unlock() else None
+        refuse_foreign(identity, _wanted(session, session.access.copy), session.access.copy)
+    held = HostState(session.settings.state).read_keys(identity) if session.has_state() else None
+    if not held and not session.can_unlock():
+        return None
+    repository = session.open()
+    session.is_doubtful = False  # What is older in it is a problem of the check, and may be healed.
+    return repository
 
 
 def _wanted(session: Session, copy: str) -> str:
@@ -123,7 +115,9 @@ def heal_unopened(session: Session) -> dict[str, str]:
     """
     try:
         session.open(reader=session.can_unlock())
-    except IntegrityError:
+    except IntegrityError as error:
+        if isinstance(error.__cause__, (StoreGone, NotARepository)):
+            raise  # Nothing is there to be healed.
         report = prove_objects(session.store, session.reporter)
         with _healing(session) as healing:
             healing.restore_roots()

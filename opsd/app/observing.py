@@ -8,12 +8,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from opsd.app.looking import REPOSITORY, Look, look_at_copy, look_at_pull, look_at_repository
+from opsd.app.metering import observed_of
 from opsd.app.planning import plan_of
 from opsd.app.session import Session
 from opsd.app.shots import Known
@@ -71,12 +73,9 @@ def remembered(session: Session) -> Observed | None:
     """What was found the last time; None where nobody looked, or it can't be read."""
     if not session.settings.state.is_dir():
         return None
-    try:
-        with State.open(session.settings.state, session.clock.now()) as state:
-            fact = state.fact(TOPIC)
-        return Observed.from_json(fact[1]) if fact else None
-    except (StorageError, TypeError, ValueError, KeyError, AttributeError):
-        return None
+    with suppress(StorageError), State.open(session.settings.state, session.clock.now()) as state:
+        return observed_of(state)
+    return None
 
 
 def remember(session: Session, observed: Observed) -> None:

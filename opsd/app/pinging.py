@@ -61,7 +61,7 @@ class JobPings:
         self._is_over.set()
 
     def wait(self) -> None:
-        """Until it is told, half a minute at most where nobody answers; a signal ends that."""
+        """Until it is told, three quarters of a minute at most where nobody answers; a signal ends that."""
         atexit.unregister(self.wait)
         with suppress(KeyboardInterrupt):
             self._thread.join(_LONGEST)

@@ -55,8 +55,9 @@ class Record:
         self._begun = entry.number if entry else None
 
     def ended(self, exit_code: int = 0, **details: Any) -> int:
-        """Write how it ended; returns the exit code, 3 instead of 0 where the ledger is not as it should be."""
+        """Write how it ended; returns the exit code, 3 instead of 0 where the ledger, or the copy that was read, is not as it should be."""
         self.note(**details)
+        exit_code = exit_code or (3 if self._session.is_doubtful else 0)
         self._end(exit_code, outcome_of(exit_code))
         exit_code = exit_code or (3 if self._trouble else 0)
         if self.run:

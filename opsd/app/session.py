@@ -8,12 +8,13 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from opsd.app.emptied import filled
 from opsd.app.stores import StoreOpener, place_of
 from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
 from opsd.backup.places import FolderPlace, StorePlace
@@ -94,6 +95,8 @@ class Session:
         self._exit = ExitStack()
         self._store: Store | None = None
         self._scratch: Path | None = None
+        #: Whether a copy that was read shows an older state of itself, or can't show that it does not: what is done is done with a warning.
+        self.is_doubtful = False
         self.opener = StoreOpener(scratch=self.scratch, reporter=reporter, clock=self.clock)
 
     def __enter__(self) -> Self:
@@ -220,9 +223,11 @@ class Session:
         Raises:
             NotARepository, KeyRefused, KeyMissing, IntegrityError, NewerFormat, StorageError.
         """
-        repository = Repository.open(
-            self.store, self.surroundings(writer=writer), self.unlock(), reader=reader, writer=writer
-        )
+        # What is named on the command line need not be what this host's state folder knows.
+        with nullcontext() if self.access.repository else filled(self.settings, self.access.copy):
+            repository = Repository.open(
+                self.store, self.surroundings(writer=writer), self.unlock(), reader=reader, writer=writer
+            )
         if repository.enrolled:
             self._record_enrolment(repository)
         if self.access.copy and self.has_state():
@@ -230,6 +235,7 @@ class Session:
             refuse_foreign(repository.place.ring.repository, state.read().repository, self.access.copy)
             warning = older_state(repository, state)
             if warning:
+                self.is_doubtful = True
                 self.reporter.warn(warning)
         return repository
 

@@ -73,9 +73,10 @@ class PipeBroken(Exception):
 
 @dataclass(slots=True)
 class Invocation:
-    """What was given before the command: the configuration's path."""
+    """What was given before the command: the configuration's path. What its session learnt: whether a copy that was read is in doubt."""
 
     configuration: str | None = None
+    is_doubtful: bool = False
 
 
 class Commands(click.Group):
@@ -153,7 +154,7 @@ def cli(ctx: click.Context, configuration: str | None) -> None:
     Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 done with warnings, 4 integrity, 5 overdue, 75 try later.
     With --json, a failure prints {"error": {"kind", "text", "hint", "exit_code"}}.
     """
-    ctx.obj = Invocation(configuration=configuration)
+    ctx.ensure_object(Invocation).configuration = configuration
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -170,8 +171,9 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
 
 def _run(given: list[str]) -> int:
     as_json = "--json" in given
+    invocation = Invocation()
     try:
-        result = cli.main(args=given, prog_name="opsd", standalone_mode=False)
+        result = cli.main(args=given, prog_name="opsd", standalone_mode=False, obj=invocation)
         sys.stdout.flush()
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
@@ -187,7 +189,7 @@ def _run(given: list[str]) -> int:
         return _system(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last place that can say what happened
         return _bug(error, as_json=as_json)
-    return result if isinstance(result, int) else 0
+    return (result if isinstance(result, int) else 0) or (3 if invocation.is_doubtful else 0)
 
 
 def _usage(error: click.ClickException, *, as_json: bool) -> int:

@@ -141,3 +141,5 @@ def session(given: Given) -> Iterator[tuple[Session, Listener]]:
     """The session of a command, and its listener."""
     with listening(quiet=given["as_json"]) as listener, Session(access_of(given), listener) as opened:
         yield opened, listener
+        if opened.is_doubtful:
+            click.get_current_context().ensure_object(Invocation).is_doubtful = True

@@ -4,8 +4,8 @@ import click
 
 from opsd.app.session import find_settings
 from opsd.clock import SystemClock
+from opsd.daemon import journal
 from opsd.daemon.asking import AsConfigured
-from opsd.daemon.journal import configure_log
 from opsd.daemon.service import Service
 from opsd.daemon.watching import Watch
 
@@ -31,7 +31,7 @@ JSON:
 @click.pass_context
 def command(ctx: click.Context, *, as_json: bool) -> int:
     """Be the daemon."""
-    configure_log(as_json=as_json)
+    journal.configure(as_json=as_json)
     configuration = getattr(ctx.obj, "configuration", None)
     clock = SystemClock()
     return Service(

@@ -72,6 +72,15 @@ class HostState:
         except (OSError, ValueError, KeyError, TypeError):
             return Memory()
 
+    def newest(self) -> tuple[Memory, int] | None:
+        """What this host put last, into whichever repository, and when (ns UTC); None if nothing is known."""
+        found = []
+        for path in (self.folder / self._seen).glob("*.json"):
+            with suppress(OSError, ValueError):
+                found.append((path.stat().st_mtime_ns, self.memory(bytes.fromhex(path.stem))))
+        put = [(memory, when) for when, memory in sorted(found, key=lambda each: each[0]) if memory.head]
+        return put[-1] if put else None
+
     def remember(self, repository: bytes, memory: Memory) -> None:
         """Keep what was seen."""
         replace_file(self._prepare(self._seen) / f"{repository.hex()}.json", json.dumps(asdict(memory)).encode())

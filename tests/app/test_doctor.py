@@ -72,10 +72,12 @@ def test_a_host_with_all_it_needs_has_no_worries_about_itself(tmp_path: Path) ->
         assert worries(found) == []
 
 
-def test_a_repository_without_a_copy_is_a_warning(tmp_path: Path) -> None:
-    ((state, subject, text),) = worries(look(host(tmp_path), "configuration"))
-    assert (state, subject) == (State.WARNING, "copies")
-    assert "fire" in text
+def test_a_repository_without_a_copy_and_alerts_to_nobody_are_warnings(tmp_path: Path) -> None:
+    found = worries(look(host(tmp_path, taken=False), "configuration"))
+    assert [(state, subject) for state, subject, _ in found] == [
+        (State.WARNING, "copies"),
+        (State.WARNING, "alerts"),
+    ]
 
 
 def test_before_init_the_repository_fails_and_the_next_step_is_init(tmp_path: Path) -> None:

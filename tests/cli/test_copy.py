@@ -115,9 +115,10 @@ def test_a_copy_that_was_filled_and_is_empty_exits_with_4_and_is_not_made_again(
         shutil.rmtree(disk)
         if how == "empty":
             disk.mkdir()
-    ran = host.run("copy", "--to", "disk")
-    assert ran.code == 4, ran
-    assert "filled before" in ran.err
+    for command in (["copy", "--to", "disk"], ["snapshots", "--from", "disk"], ["prune", "--copy", "disk"]):
+        ran = host.run(*command)
+        assert ran.code == 4, ran
+        assert "filled before" in ran.err
     left = list(disk.rglob("*")) if disk.exists() else None
     assert (left is None) == (how == "gone")
     assert not left or (how == "objects gone" and not any(path.is_file() for path in left))
@@ -134,6 +135,25 @@ def test_a_repository_that_is_gone_or_another_exits_with_4_or_is_refused(host: D
     assert "another repository" in ran.err
 
 
+@pytest.mark.parametrize("how", ["gone", "empty", "objects gone"])
+def test_a_repository_that_was_filled_and_is_empty_is_said_to_be_and_nobody_is_told_to_make_one(
+    host: Desk, how: str
+) -> None:
+    newest = host.ok("snapshots", "--json").json[-1]["id"][:8]
+    (host.folder / "repository").rename(host.folder / "away")
+    if how != "gone":
+        (host.folder / "repository" / ("packs" if how == "objects gone" else "")).mkdir(parents=True)
+    for command in (["backup"], ["check"], ["check", "--repair"], ["snapshots"], ["prune"], ["restore", "--to", "x"]):
+        ran = host.run(*command)
+        assert ran.code == 4, ran
+        assert f"this host put 2 snapshots into its repository, the newest {newest} on" in ran.err
+        assert "opsd restore --from disk" in ran.err
+        assert "opsd init" not in ran.err
+    ran = host.run("snapshots", "--repository", "repository")
+    assert ran.code == 1
+    assert "this host" not in ran.err
+
+
 def test_a_copy_that_is_rolled_back_exits_with_4_and_is_whole_again(host: Desk) -> None:
     host.ok("copy")
     shutil.copytree(host.folder / "disk", host.folder / "old")
@@ -141,8 +161,11 @@ def test_a_copy_that_is_rolled_back_exits_with_4_and_is_whole_again(host: Desk) 
     host.ok("copy")
     shutil.rmtree(host.folder / "disk")
     (host.folder / "old").rename(host.folder / "disk")
-    ran = host.run("snapshots", "--from", "disk")
-    assert "older state" in ran.err
+    for command in (["snapshots"], ["ls", "latest"], ["restore", "latest", "--to", "back"], ["snapshots", "--json"]):
+        ran = host.run(*command, "--from", "disk")
+        assert (ran.code, "older state" in ran.err) == (3, True), ran
+    assert contents(host.folder / "back")
+    assert [each["outcome"] for each in host.ok("ledger", "show", "--json").json[-2:]] == ["begun", "warnings"]
     ran = host.run("copy")
     assert ran.code == 4
     assert "the copy shows an older state of itself" in ran.err

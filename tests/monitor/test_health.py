@@ -144,7 +144,7 @@ def test_each_job_is_overdue_once_its_deadline_passed(job: str) -> None:
     assert (found.exit_code, found.is_kept) == (5, False)
     told = next(each for each in found.problems if each.key == f"{job}.overdue")
     assert told.since < NOON
-    assert told.severity is (Severity.CRITICAL if job in {"backup", "copy"} else Severity.WARNING)
+    assert told.severity is (Severity.CRITICAL if job in {"backup", "copy", "self-check"} else Severity.WARNING)
 
 
 def test_overdue_wins_over_doubt_since_both_are_told() -> None:

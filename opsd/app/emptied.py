@@ -1,0 +1,48 @@
+"""What to say of a place that holds no repository, where this host may remember that it did.
+
+Promise: an unmounted disk, a folder that is gone and a bucket that lists nothing never pass for a place that was never filled, and nobody is
+told to make a new repository there.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opsd.backup.copy_state import CopyState
+from opsd.clock import local
+from opsd.errors import HistoryDisagrees, NotARepository, StoreGone
+from opsd.repository.local import HostState
+from opsd.settings import Settings
+
+
+@contextmanager
+def filled(settings: Settings, copy: str | None) -> Iterator[None]:
+    """What is opened within is the copy of that name, or the repository.
+
+    Raises:
+        HistoryDisagrees: it holds nothing, and was filled before. NotARepository: a copy that was never filled. StoreGone: no repository was here.
+    """
+    try:
+        yield
+    except (StoreGone, NotARepository) as error:
+        if copy is None:
+            raise (_emptied(settings, error) or error) from error
+        if CopyState(settings.state, copy).read().repository:
+            hint = "is the right disk mounted there, the right account used? nothing was written"
+            raise HistoryDisagrees(f"copy {copy} was filled before, and now {error}", hint=hint) from error
+        raise NotARepository(f"copy {copy} was never filled: {error}", hint="fill it: run 'opsd copy'") from error
+
+
+def _emptied(settings: Settings, error: Exception) -> HistoryDisagrees | None:
+    put = HostState(settings.state).newest()
+    if put is None:
+        return None
+    memory, when = put
+    hint = "is the disk mounted, the path right? nothing was written"
+    if settings.copies:
+        copy = settings.copies[0].name
+        hint += f"; lost for good: 'opsd restore --from {copy}' reads a copy, and docs/runbook.md makes one the repository again"
+    return HistoryDisagrees(
+        f"{error}, and this host put {memory.sequence} snapshot{'s' if memory.sequence > 1 else ''} into its repository, the newest {memory.head[:8]} on "
+        f"{local(when, settings.zone):%Y-%m-%d at %H:%M}",
+        hint=hint,
+    )

@@ -1,0 +1,86 @@
+"""The daemon has its jobs run by services, where their sockets are there."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from opsd.control import Ended
+from opsd.daemon.asking import AsConfigured
+from opsd.daemon.control import Server, Serving, Talk
+from opsd.daemon.runner import LeftRunning
+from opsd.errors import TryLater
+from tests.support.services import listening
+
+ABOUT = {"OPSD_RUN_ID": "r1", "OPSD_RUN_SLOT": "7", "OPSD_RUN_ATTEMPT": "2"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OPSD_RUN_FOLDER", str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+class Answers:
+    """A service that gives the same lines to everybody, and keeps what it was asked."""
+
+    def __init__(self, *lines: dict[str, object]) -> None:
+        self.lines = lines
+        self.asked: list[object] = []
+        self.go = threading.Event()
+
+    def __call__(self, talk: Talk) -> None:
+        self.asked.append(talk.request)
+        for line in self.lines:
+            talk.say(**line)
+        self.go.wait(10)
+
+
+@contextmanager
+def served(folder: Path, name: str, answers: Answers) -> Iterator[None]:
+    stop = threading.Event()
+    with listening(folder / f"{name}.sock") as listener:
+        server = threading.Thread(target=Server(listener, answers, Serving(idle_seconds=None)).serve, args=(stop,))
+        server.start()
+        try:
+            yield
+        finally:
+            answers.go.set()
+            stop.set()
+            server.join()
+
+
+def ask(job: str, stop: threading.Event | None = None) -> tuple[Ended, list[int]]:
+    heard: list[int] = []
+    return AsConfigured(None)(job, ABOUT, heard.append, stop or threading.Event()), heard
+
+
+def test_the_service_of_the_job_is_asked_and_told_which_run_it_is(folder: Path) -> None:
+    answers = Answers({"started": 5}, {"alive": 5}, {"exit": 3, "tail": "t", "seconds": 1})
+    with served(folder, "upkeep", answers):
+        ended, heard = ask("check")
+    assert ended == Ended(exit_code=3, tail="t", seconds=1)
+    assert heard == [5, 5]
+    assert answers.asked == [{"job": "check", "run": "r1", "slot": 7, "attempt": 2}]
+
+
+def test_a_daemon_that_stops_leaves_the_job_running(folder: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with served(folder, "worker", Answers({"started": 5})), pytest.raises(LeftRunning):
+        ask("backup", stop)
+
+
+def test_a_service_that_is_at_work_already_is_told_as_it_is(folder: Path) -> None:
+    refusal = Answers({"refused": "opsd-worker is at work on backup", "hint": "ask again", "code": 75})
+    with served(folder, "worker", refusal), pytest.raises(TryLater, match="at work on backup"):
+        ask("backup")
+
+
+def test_without_a_socket_the_job_is_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPSD_CONFIG", str(tmp_path / "none.yaml"))
+    ended, heard = ask("backup")
+    assert ended.exit_code == 2
+    assert len(heard) == 1
