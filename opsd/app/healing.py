@@ -91,9 +91,9 @@ def _opened(session: Session) -> Repository | None:
     held = HostState(session.settings.state).read_keys(identity) if session.has_state() else None
     if not held and not session.can_unlock():
         return None
-    repository = session.open()
+    opened = session.open()
     session.is_doubtful = False  # What is older in it is a problem of the check, and may be healed.
-    return repository
+    return opened
 
 
 def _wanted(session: Session, copy: str) -> str:

@@ -1,24 +1,27 @@
 """The run of a copy, in its target: it tells a prune there that something is being filled.
 
 Promise: begun before the target is listed, alive once a day at the least, ended at the end; one that was killed is ended by the next of
-this host. Whoever holds no key signs nothing, and so says nothing: docs/decisions/0022.
+this host, and what ended days ago is forgotten. Whoever holds no key signs nothing, and so says nothing: docs/decisions/0022.
 """
 
 import os
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from opsd.clock import SECOND, Clock
-from opsd.errors import ObjectDamaged, ObjectNotFound
+from opsd.clock import DAY, SECOND, Clock
+from opsd.errors import ObjectDamaged, ObjectNotFound, StorageError
 from opsd.repository.format import Kind, name_for
 from opsd.repository.local import HostState
 from opsd.repository.runs import RUN_BYTES, RunEvent, Signed, open_runs
 from opsd.storage.protocol import Store
 
 _ALIVE_EVERY: Final = 6 * 3600 * SECOND
+#: What ended is kept as long as a mark waits.
+_KEPT: Final = 3 * DAY
+_ENDS: Final = ("ended", "failed")
 
 
 #: Whether the snapshot of a manifest's name may need one of these objects.
@@ -50,7 +53,7 @@ class CopyRun:
             return self
         try:
             self._exit.enter_context(self._keys.state.alive(self._id))
-            self._end_dead(self._keys)
+            self._tidy(self._keys)
             self._say(self._keys, "begun")
         except BaseException:
             self._exit.close()
@@ -83,17 +86,35 @@ class CopyRun:
         self._target.put(name_for(Kind.RUN, content, time=now), content)
         self._last_sign = now
 
-    def _end_dead(self, keys: CopyKeys) -> None:
-        """End this host's copies that no process holds any more."""
+    def _tidy(self, keys: CopyKeys) -> None:
+        """End this host's copies that no process holds any more, and forget those that ended long ago."""
         own = keys.signed.signer().public().id
-        events = []
+        told: dict[str, RunEvent] = {}
         for info in self._target.list("runs/"):
             try:
                 event = keys.signed.decode_run(info.name, self._target.read(info.name), info.modified)
             except (ObjectDamaged, ObjectNotFound):
                 continue  # Whoever checks the copy names it.
             if event.kind == "copy" and event.writer == own:
-                events.append(event)
-        for run in open_runs(events, set()):
+                told[info.name] = event
+        unended = open_runs(list(told.values()), set())
+        for run in unended:
             if not keys.state.is_alive(run):
                 self._say(keys, "ended", run)
+        self._forget({name: event for name, event in told.items() if event.run not in unended})
+
+    def _forget(self, ended: Mapping[str, RunEvent]) -> None:
+        """Remove the objects of runs that ended days ago, the end itself last, so that none seems open again.
+
+        Where a mark stands, that is for the prune that swept or will sweep it, whose note may name the run.
+        """
+        last: dict[bytes, int] = {}
+        for event in ended.values():
+            last[event.run] = max(event.time, event.received, last.get(event.run, 0))
+        before = self._clock.now() - _KEPT
+        names = [name for name, event in ended.items() if last[event.run] < before]
+        if not names or any(True for _ in self._target.list("marks/")):
+            return
+        with suppress(StorageError):  # Whoever may only add leaves them to a prune on the server itself.
+            for name in sorted(names, key=lambda each: ended[each].event in _ENDS):
+                self._target.delete(name)

@@ -13,6 +13,7 @@ from opsd.cli import output
 from opsd.cli.output import Column
 from opsd.clock import SECOND
 from opsd.monitor.health import JobHealth
+from opsd.monitor.observed import Observed
 from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.state import Run
 
@@ -39,7 +40,7 @@ def screen(found: Status, zone: tzinfo, height: int) -> list[str]:
         until = output.moment(health.pause.until, zone)
         head.append(output.paint(f"paused until {until}: {output.plain(health.pause.reason)}", "yellow"))
     head += [output.paint(_running(job.running, health.time), "cyan") for job in health.jobs if job.running]
-    head += _late_places(found, zone)
+    head += [*_late_places(found, zone), *_uncovered(found.observed)]
     jobs = ["", *output.table_lines(_JOBS, [_job(each, zone) for each in health.jobs if _is_shown(each)])]
     room = height - len(head) - len(jobs) - 3
     problems = [_problem(each) for each in health.problems]
@@ -90,6 +91,13 @@ def _late_places(found: Status, zone: tzinfo) -> list[str]:
         + (f"as seen {output.moment(each.looked, zone)}" if each.looked else "never seen")
         for name, each in late.items()
     ]
+
+
+def _uncovered(observed: Observed) -> list[str]:
+    """What was found on this host and no source has, as far as somebody looked."""
+    found = ((observed.uncovered_databases, "database"), (observed.uncovered_folders, "folder"))
+    told = " and ".join(output.count(number, noun) for number, noun in found if number)
+    return [f"not covered: {told}; 'opsd doctor' names them"] if told else []
 
 
 def _problem(problem: Problem) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 
+from opsd.app.running import PINGED
 from opsd.control import SERVICES, Line
 from opsd.daemon.control import Handle, Server, Serving, Talk
 from opsd.daemon.jobs import Job, Limits, run_job
@@ -85,7 +86,8 @@ class Jobs:
         """Do what was asked."""
         verb = command_of(self._service, talk.request)
         about = about_of(talk.request)
-        job = Job(verb=verb, configuration=self._configuration, environment=os.environ | about, limits=_LIMITS)
+        environment = os.environ | about | {PINGED: "1"}
+        job = Job(verb=verb, configuration=self._configuration, environment=environment, limits=_LIMITS)
         log = structlog.get_logger().bind(opsd_run=talk.request.get("run"), opsd_job=talk.request["job"])
         with self._alone(talk.request["job"]):
             log.info("job started")

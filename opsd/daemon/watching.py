@@ -10,8 +10,8 @@ from typing import Final
 import structlog
 
 from opsd.app.alerting import Alerting
-from opsd.app.metering import observed_of, view_of
-from opsd.app.planning import besides_of
+from opsd.app.metering import view_of
+from opsd.app.planning import besides_of, observed_of
 from opsd.app.version import version
 from opsd.clock import SECOND, Clock
 from opsd.daemon.keeper import Look, Trouble

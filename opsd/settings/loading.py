@@ -17,7 +17,7 @@ from opsd.errors import ConfigurationError
 from opsd.settings.model import CONFIGURATION, DEFAULT_STATE, Settings, filled
 from opsd.settings.nodes import LARGEST, Reading, merged, parse
 from opsd.settings.shapes import WRONG, suggestion
-from opsd.sources.options import PostgresqlSource, SqliteSource
+from opsd.sources.options import FilesSource, PostgresqlSource, SqliteSource
 
 DEFAULT_FILE = Path("/etc/opsd/opsd.yaml")
 
@@ -70,8 +70,11 @@ def parsed(contents: Mapping[str, bytes]) -> Settings:
     settings: Settings = CONFIGURATION.read(root, "", reading)
     if settings is not WRONG:
         for key, problem in _disagreements(settings):
-            # A default that is wrong is so because of the repository.
-            reading.mistake(reading.origins.get(key) or reading.origins["repository"], key, problem)
+            # A default that is wrong is so because of the repository, or of a copy.
+            place = (
+                reading.origins.get(key) or reading.origins.get("repository") or next(iter(reading.origins.values()))
+            )
+            reading.mistake(place, key, problem)
     reading.finish()
     text = "\n".join(content.decode("utf-8-sig") for content in contents.values())
     return replace(settings, text=text, origin=_lines(reading))
@@ -103,12 +106,34 @@ def _disagreements(settings: Settings) -> Iterator[tuple[str, str]]:
     for source in settings.sources:
         if source.domain not in domains:
             yield f"sources.{source.label}.domain", f"no such key domain{suggestion(source.domain, domains)}"
-    own = {"state": settings.state, "cache": settings.cache, "drill.scratch": settings.drill.scratch}
-    for key, folder in own.items():
-        if settings.repository and folder and folder.is_relative_to(settings.repository):
-            yield key, f"{folder} lies in the repository, which holds nothing but its objects"
+    yield from _misplaced(settings)
     yield from _disagreeing_copies(settings)
     yield from _disagreeing_checks(settings)
+
+
+def _misplaced(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Folders of opsd's own within a store of objects; a source within scratch, which would be left out as opsd's own.
+
+    Scratch within a source is no mistake: with `/` as a source it could be nowhere else, and it is left out.
+    """
+    stores = {settings.repository: "the repository"} if settings.repository else {}
+    copies = [(f"copy {each.name}", each.place) for each in settings.copies]
+    copies += [(f"copy {name}", each.target) for name, each in settings.pulls.items()]
+    stores |= {str(place.folder): what for what, place in copies if isinstance(place, FolderPlace)}
+    own = {"state": settings.state, "cache": settings.cache, "drill.scratch": settings.drill.scratch}
+    for key, folder in own.items():
+        for store, what in stores.items():
+            if folder and folder.is_relative_to(store):
+                yield key, f"{folder} lies in {what}, which holds nothing but its objects"
+    scratch = settings.drill.scratch
+    for source in settings.sources:
+        paths = source.options.paths if isinstance(source.options, FilesSource) else ()
+        for path in paths:
+            if scratch and Path(path).is_relative_to(scratch):
+                yield (
+                    "drill.scratch",
+                    f"{path} of source {source.label} lies in it, and what a drill leaves there is cleared",
+                )
 
 
 def _disagreeing_copies(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from opsd.clock import Clock
-from opsd.errors import ObjectDamaged, RestoreError
+from opsd.errors import IntegrityError, ObjectDamaged, RestoreError
 from opsd.events import Reporter
 from opsd.model import SourceTree
 from opsd.repository.reader import SnapshotReader
@@ -43,7 +43,7 @@ class Drill:
         """Carry it out.
 
         Raises:
-            IntegrityError: the repository can't be opened, or its snapshot not be read. RestoreError: there is nothing to restore, or no
+            IntegrityError: the repository can't be opened, or its snapshot not be read, or there is none. RestoreError: there is no
             room. KeyRefused, KeyMissing, NotARepository, StorageError: it does not open.
         """
         began, now = time.monotonic(), self._clock.now()
@@ -95,7 +95,7 @@ def _opened(repository: Repository, now: int) -> tuple[SnapshotReader, DrillRepo
     """The snapshot of this drill.
 
     Raises:
-        RestoreError: none is complete. ObjectDamaged: none that can be read is.
+        IntegrityError: none is complete; ObjectDamaged: none that can be read is.
     """
     listed = _manifests(repository)
     known = repository.snapshots(marked=True)
@@ -107,7 +107,7 @@ def _opened(repository: Repository, now: int) -> tuple[SnapshotReader, DrillRepo
         if lost:
             raise ObjectDamaged(lost[-1], _LOST)
         hint = "'opsd snapshots' (--from NAME) lists what is there; 'opsd backup', then 'opsd copy' bring one"
-        raise RestoreError("there is no complete snapshot to restore", hint=hint)
+        raise IntegrityError("there is no complete snapshot to restore", hint=hint)
     reader = repository.reader(repository.find(summary.id))
     sources = {tree.label: SourceReport(label=tree.label, kind=tree.kind) for tree in reader.trees()}
     report = DrillReport(snapshot=summary, newest=newest, recovery_point=age_seconds(newest, now), sources=sources)

@@ -11,9 +11,10 @@ import pytest
 
 from opsd.app.backups import BackupRequest, back_up
 from opsd.app.creating import initialise
-from opsd.app.doctor import count_uncovered, examined, references
+from opsd.app.doctor import count_uncovered, examined
 from opsd.app.session import Access, Session
 from opsd.clock import DAY, Clock, FixedClock, SystemClock
+from opsd.credentials import references
 from opsd.events import Recorder
 from opsd.sources.discovery import Discovery, Found, Kind
 from opsd.storage.folder import FOLDERS

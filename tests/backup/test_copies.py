@@ -11,6 +11,7 @@ from opsd.clock import DAY
 from opsd.errors import HistoryDisagrees, IntegrityError, KeyMissing, NotARepository, StoreFull, TryLater
 from opsd.repository.format import Kind, name_for
 from opsd.repository.runs import Mark, Note, Signed
+from opsd.retention.marking import put_mark
 from opsd.storage.faulty import Fault, FaultyStore, Stop
 from opsd.storage.folder import FolderStore
 from opsd.storage.memory import MemoryStore
@@ -283,13 +284,18 @@ def test_one_copy_is_filled_by_one_pass_at_a_time(copier: Copier) -> None:
 # Runs
 
 
-def events(copier: Copier) -> list[str]:
+def told(copier: Copier) -> dict[str, str]:
+    """What each run object says."""
     assert copier.world
     place = copier.world.open().place
     infos = list(copier.target.list("runs/"))
     found = [place.signed.decode_run(info.name, copier.target.read(info.name), info.modified) for info in infos]
     assert {each.kind for each in found} == {"copy"}
-    return sorted(each.event for each in found)
+    return {info.name: each.event for info, each in zip(infos, found, strict=True)}
+
+
+def events(copier: Copier) -> list[str]:
+    return sorted(told(copier).values())
 
 
 def test_a_run_says_that_it_began_and_ended_and_a_dead_one_is_ended_by_the_next(copier: Copier) -> None:
@@ -310,6 +316,36 @@ def test_a_run_that_failed_says_so(copier: Copier) -> None:
         copier.copy()
     copier.target = whole
     assert events(copier) == ["begun", "failed"]
+
+
+def test_runs_that_ended_days_ago_are_forgotten_the_end_last(nights: Nights, copier: Copier) -> None:
+    for number in range(6):
+        nights.night({"new": noise(9000, number)})
+        assert copier.copy().is_sound
+    # The pass itself, and those of the three days before.
+    assert events(copier) == ["begun"] * 4 + ["ended"] * 4
+    before = told(copier)
+    copier.target = seen = FaultyStore(copier.target)
+    nights.clock.advance(9 * DAY)
+    nights.night({"new": noise(9000, 7)})
+    assert copier.copy().is_sound
+    assert events(copier) == ["begun", "ended"]
+    forgotten = [name for kind, name in seen.operations if kind == "delete"]
+    assert len(forgotten) == 8
+    assert (
+        sorted(before[name] for name in forgotten)
+        == [before[name] for name in forgotten]
+        == ["begun"] * 4 + ["ended"] * 4
+    )
+
+
+def test_runs_stay_where_a_mark_stands_for_its_prune_to_forget(nights: Nights, copier: Copier) -> None:
+    copier.copy()
+    put_mark(copier.there().open(), Mark(mark=bytes(16), event="damaged", time=nights.clock.now()))
+    nights.clock.advance(9 * DAY)
+    nights.night({"new": noise(9000, 7)})
+    assert copier.copy().is_sound
+    assert events(copier) == ["begun", "begun", "ended", "ended"]
 
 
 # Memory

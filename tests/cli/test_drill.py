@@ -122,13 +122,17 @@ def test_a_copy_that_was_never_filled_or_was_emptied_is_told_apart(tmp_path: Pat
     assert "opsd copy" in ran.err
 
 
-def test_a_copy_without_a_complete_snapshot_has_nothing_to_drill(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("snapshots", "no complete snapshot"), ("keys", "no key slot"), ("settings", "settings/ is empty")],
+)
+def test_a_copy_that_lost_all_of_a_kind_is_red(tmp_path: Path, kind: str, told: str) -> None:
     desk = made(tmp_path)
-    for path in (tmp_path / "disk" / "snapshots").iterdir():
+    for path in (tmp_path / "disk" / kind).iterdir():
         path.unlink()
-    ran = desk.run("drill", "--from", "disk")
-    assert ran.code == 1
-    assert "no complete snapshot" in ran.err
+    ran = desk.run("drill", "--from", "disk", "--json")
+    assert (ran.code, ran.json["verdict"]) == (4, "red")
+    assert told in ran.json["error"]["text"]
 
 
 def test_a_second_drill_is_told_to_wait_and_leaves_no_record(host: Desk) -> None:

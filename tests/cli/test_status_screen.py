@@ -106,6 +106,13 @@ def test_a_pause_stands_right_below_the_answer() -> None:
     assert said[1] == "paused until 2023-11-16 12:00: moving\\x1b[2J house"
 
 
+def test_what_nothing_protects_is_counted_where_somebody_looked() -> None:
+    found = standing()
+    bare = replace(found.observed, uncovered_databases=1, uncovered_folders=2)
+    assert lines(replace(found, observed=bare))[1] == "not covered: 1 database and 2 folders; 'opsd doctor' names them"
+    assert lines(replace(found, observed=replace(bare, uncovered_databases=0, uncovered_folders=0)))[1] == ""
+
+
 def test_a_job_tells_what_it_does_or_how_it_stands() -> None:
     run = Run(
         id="1", job="backup", cause="daemon", started=NOON - 3 * 10**11, stage="storing", files=12_000, bytes=3 << 30

@@ -1,5 +1,6 @@
 """The daemon has its jobs run by services, where their sockets are there."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from opsd.control import Ended
 from opsd.daemon.asking import AsConfigured
 from opsd.daemon.control import Server, Serving, Talk
 from opsd.daemon.runner import LeftRunning
-from opsd.errors import TryLater
-from tests.support.services import listening
+from opsd.errors import OpsdError, TryLater
+from tests.support.command_line import Desk
+from tests.support.receivers import Web, alerts, web
+from tests.support.services import listening, serving
 
 ABOUT = {"OPSD_RUN_ID": "r1", "OPSD_RUN_SLOT": "7", "OPSD_RUN_ATTEMPT": "2"}
 
@@ -84,3 +87,48 @@ def test_without_a_socket_the_job_is_a_child(tmp_path: Path, monkeypatch: pytest
     ended, heard = ask("backup")
     assert ended.exit_code == 2
     assert len(heard) == 1
+
+
+@pytest.fixture
+def switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """What a job's pings arrive at, for the configuration that is in force."""
+    with web() as found:
+        desk = Desk.at(tmp_path / "desk")
+        text = alerts(pings={job: found.url(path="/u") for job in ("backup", "check")})
+        monkeypatch.setenv(
+            "OPSD_CONFIG", desk.configured("www: {files: {paths: [/x]}}", text).environment["OPSD_CONFIG"]
+        )
+        yield found
+
+
+def phases(switch: Web) -> list[str]:
+    return [each.path.partition("?")[0] for each in switch.requests]
+
+
+@pytest.mark.parametrize(("code", "end"), [(0, "/u"), (4, "/u/fail")])
+def test_whoever_asks_pings_for_a_job_that_may_have_no_network(folder: Path, switch: Web, code: int, end: str) -> None:
+    with served(folder, "worker", Answers({"started": 5}, {"exit": code, "tail": ""})):
+        ask("backup")
+    assert phases(switch) == ["/u/start", end]
+    assert all("run r1" in each.body for each in switch.requests)
+
+
+def test_a_job_that_no_service_did_is_a_failure_that_is_pinged(folder: Path, switch: Web) -> None:
+    with served(folder, "worker", Answers({"refused": "no", "hint": None, "code": 1})), pytest.raises(OpsdError):
+        ask("backup")
+    assert phases(switch)[-1] == "/u/fail"
+
+
+def test_the_end_of_a_job_that_goes_on_alone_is_not_pinged(folder: Path, switch: Web) -> None:
+    stop = threading.Event()
+    stop.set()
+    with served(folder, "worker", Answers({"started": 5})), pytest.raises(LeftRunning):
+        ask("backup", stop)
+    assert set(phases(switch)) <= {"/u/start"}
+
+
+def test_a_job_in_a_service_does_not_ping_itself(tmp_path: Path, switch: Web) -> None:
+    configured = Desk(folder=tmp_path / "desk", environment={"OPSD_CONFIG": os.environ["OPSD_CONFIG"]})
+    with serving(configured, "upkeep") as service:
+        assert service.ask({"job": "check"}).exit_code == 1
+    assert phases(switch) == []

@@ -241,3 +241,9 @@ def test_a_scrape_of_500_sources_takes_well_below_50_milliseconds() -> None:
 def test_families_are_in_the_order_of_the_list() -> None:
     names = [each.name for each in families(VIEW)]
     assert names == [name.removesuffix("_total") for name in METRICS]
+
+
+def test_the_document_lists_every_metric_as_it_is() -> None:
+    lines = Path("docs/metrics.md").read_text(encoding="utf-8").splitlines()
+    rows = [f"| `{name}` | {', '.join(each.labels)} | {each.help} |" for name, each in METRICS.items()]
+    assert [line for line in lines if line.startswith("| `opsd_")] == rows

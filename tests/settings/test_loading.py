@@ -212,6 +212,17 @@ WRONG = {
     ),
     "a state in the repository": ("state: /r/state\n" + LEAST, "1:1 state: /r/state lies in the repository"),
     "a cache in the repository": ("cache: /r\n" + LEAST, "1:1 cache: /r lies in the repository"),
+    "a scratch in a copy": (
+        LEAST + "copies: {b: {folder: /b}}\ndrill: {scratch: /b/scratch}\n",
+        "4:9 drill.scratch: /b/scratch lies in copy b",
+    ),
+    "a default in a pulled copy": (
+        "pulls: {a: {from: {folder: /a}, to: {folder: /var/lib}}}\n", "1:1 state: /var/lib/opsd lies in copy a"
+    ),
+    "a source in scratch": (
+        "repository: /r\nsources: {a: {files: {paths: [/srv/www]}}}\ndrill: {scratch: /srv}\n",
+        "3:9 drill.scratch: /srv/www of source a lies in it",
+    ),
     "a default in the repository": (LEAST.replace("/r", "/var/lib"), "1:1 state: /var/lib/opsd lies in the repository"),
     "a default cache as repository": (LEAST.replace("/r", "/var/lib/opsd/cache"), "1:1 cache: /var/lib/opsd/cache lies in"),
 }  # fmt: skip

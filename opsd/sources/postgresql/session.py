@@ -84,7 +84,11 @@ class PsycopgSession:
 
     def rows(self, sql: str) -> list[Row]:
         """The result of one statement whose columns are all text."""
-        return cast("list[Row]", self._execute(sql).fetchall())
+        cursor = self._execute(sql)
+        found = cast("list[Row]", cursor.fetchall()) if cursor.description else []
+        if cursor.nextset():
+            raise ServerProblem("several statements, where one is asked: the answers of the others would not count")
+        return found
 
     def cancel(self) -> None:
         """Break off what another thread runs in this session."""
