@@ -54,8 +54,9 @@ class Job:
 
     def arguments(self) -> list[str]:
         """The command line: this interpreter, this opsd; -P, for the current folder is no place to import from."""
+        # -t: the unit of the daemon forbids it, and the job runs all the same.
         level = self.limits.io_priority
-        priority = ["ionice", "-c", "2", "-n", str(level)] if level is not None and shutil.which("ionice") else []
+        priority = ["ionice", "-t", "-c", "2", "-n", str(level)] if level is not None and shutil.which("ionice") else []
         configuration = ["--config", self.configuration] if self.configuration else []
         return [*priority, sys.executable, "-P", "-m", "opsd", *configuration, *self.verb]
 
