@@ -8,8 +8,8 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +48,23 @@ def described(reference: Mapping[str, Any]) -> str:
 
 def _listed(value: Any) -> str:
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
+def references(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every reference to a secret that stands in settings, however deep."""
+    if is_dataclass(value) and not isinstance(value, type):
+        for each in fields(value):
+            yield from references(getattr(value, each.name))
+    elif isinstance(value, Mapping):
+        only = next(iter(value.items())) if len(value) == 1 else ("", None)
+        if only[0] in KINDS and isinstance(only[1], str | list | tuple):
+            yield value
+        else:
+            for each in value.values():
+                yield from references(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from references(each)
 
 
 def resolve(

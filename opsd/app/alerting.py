@@ -73,10 +73,11 @@ class Alerting:
         try:
             self._change(self._settings.state, problems, now)
         except StorageError as error:
-            if self._aside is None:  # What goes on for hours is said once.
+            if not self._broken_since:  # What goes on for hours is said once.
+                self._broken_since = now
                 self._warn(str(error), error.hint)
-                self._aside, self._broken_since = folder_in_memory(), now
-            with suppress(StorageError):
+            with suppress(StorageError, OSError):
+                self._aside = self._aside or folder_in_memory()
                 self._change(self._folder, problems, now)
         else:
             self._return()
@@ -87,6 +88,7 @@ class Alerting:
 
     def _return(self) -> None:
         """The state folder is to be had again."""
+        self._broken_since = 0
         if self._aside:
             self._aside.cleanup()
             self._aside = None
@@ -98,7 +100,7 @@ class Alerting:
         aside = ("--spool", self._aside.name) if self._aside else ()
         try:
             self._child = subprocess.Popen(
-                (*self._command, *aside), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/"
+                (*self._command, *aside), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
             )
             self._started = time.monotonic()
         except OSError as error:
@@ -107,7 +109,7 @@ class Alerting:
     def problems(self) -> list[Problem]:
         """What is wrong with alerts themselves: for `observe`, so that others hear of it, and for everybody who asks."""
         found = []
-        if self._aside:
+        if self._broken_since:
             found.append(
                 Problem(
                     key="alerts.spool",
@@ -136,7 +138,6 @@ class Alerting:
 
     def close(self) -> None:
         """Stop the child; what it did not send waits for the next."""
-        self._return()
         if self._child and self._child.poll() is None:
             self._child.terminate()
             try:
@@ -144,6 +145,7 @@ class Alerting:
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
+        self._return()
 
     def _is_busy(self) -> bool:
         """Whether the child is at work; one that hangs is ended."""

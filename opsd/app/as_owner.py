@@ -33,7 +33,7 @@ def owner_of(state: Path) -> pwd.struct_passwd | None:
 
 def command_as(account: pwd.struct_passwd | None, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]] | None:
     """The arguments and the environment that run opsd as that user (None: as this one), or None where setpriv(1) is not there."""
-    command, environment = [sys.executable, "-m", "opsd", *arguments], dict(os.environ)
+    command, environment = [sys.executable, "-P", "-m", "opsd", *arguments], dict(os.environ)
     if account is None:
         return command, environment
     program = shutil.which("setpriv")

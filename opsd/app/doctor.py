@@ -6,7 +6,7 @@ Promise: stores nothing and changes nothing, but for what filling a copy for the
 import os
 import pwd
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from opsd.backup.copy_state import CopyState, refuse_foreign
 from opsd.backup.listings import expected
 from opsd.backup.places import FolderPlace, S3Place, StorePlace
 from opsd.clock import DAY
-from opsd.credentials import KINDS, described, resolve
+from opsd.credentials import described, references, resolve
 from opsd.errors import OpsdError
 from opsd.events import Recorder
 from opsd.monitor.ledger import BadLine, parse
@@ -28,7 +28,7 @@ from opsd.sources.discovery import SEARCH_SECONDS, Discovery, Found, Kind, Uncov
 from opsd.sources.options import CommandSource, FilesSource, PostgresqlSource, SourceSettings, SqliteSource
 from opsd.verify import doctor_host, doctor_places, doctor_postgresql, doctor_sources, doctor_units
 from opsd.verify.drill_record import DrillRecords
-from opsd.verify.findings import Check, Finding, carried_out, failure, fine, from_error, warning
+from opsd.verify.findings import Check, Finding, State, carried_out, failure, fine, from_error, warning
 
 #: A kit that nobody has used for so long may be lost, in ns.
 _KIT_AGE: Final = 365 * DAY
@@ -82,6 +82,10 @@ def _configuration(session: Session) -> Iterator[Check]:
         if settings.repository and not settings.copies:
             text = "the repository has no copy: no help against fire, theft or a broken-in root"
             yield warning("copies", text, "name a place elsewhere under copies: (docs/copies.md)")
+        if not settings.alerts.contacts:
+            yield warning(
+                "alerts", "nobody is told when something is wrong", "name contacts under alerts: (docs/alerts.md)"
+            )
         if settings.drill.key is None and settings.passphrase is None:
             yield warning(
                 "drill", "no key for the weekly drill", "set passphrase:, or drill: {key: ...} (docs/drill.md)"
@@ -96,23 +100,6 @@ def _configuration(session: Session) -> Iterator[Check]:
     )
 
 
-def references(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every reference to a secret that stands in settings, however deep."""
-    if is_dataclass(value) and not isinstance(value, type):
-        for each in fields(value):
-            yield from references(getattr(value, each.name))
-    elif isinstance(value, Mapping):
-        only = next(iter(value.items())) if len(value) == 1 else ("", None)
-        if only[0] in KINDS and isinstance(only[1], str | list | tuple):
-            yield value
-        else:
-            for each in value.values():
-                yield from references(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from references(each)
-
-
 def _credentials(session: Session) -> Iterator[Check]:
     """Each once, however often it is used."""
     known = {described(each): each for each in references(session.settings)}
@@ -123,7 +110,7 @@ def _credentials(session: Session) -> Iterator[Check]:
 def _credential(name: str, reference: Mapping[str, Any]) -> Iterator[Finding]:
     boxes = _boxes(*doctor_units.WITH_SECRETS)
     if boxes and "credential" in reference and not doctor_units.passes(boxes, str(reference["credential"])):
-        yield failure("secret", f"{name} is passed to no unit", "opsd config units")
+        yield failure("secret", f"{name} is passed to no unit", doctor_units.STEP)
     listener = Recorder()
     try:
         secret = resolve(reference, listener)
@@ -275,7 +262,7 @@ def _pull(session: Session, name: str, places: tuple[StorePlace, StorePlace]) ->
         identity = repository_id(store)
         refuse_foreign(identity, CopyState(session.settings.state, name).read().repository, name)
     yield fine(name, f"{source} can be read")
-    found = [each for each in _target(session, name, target, filled=False) if each.state != "warning"]
+    found = [each for each in _target(session, name, target, filled=False) if each.state is not State.WARNING]
     yield from found
 
 

@@ -85,10 +85,10 @@ def _unopened(session: Session) -> tuple[Problem, ...]:
 
 def _opened(session: Session) -> Repository | None:
     """The repository, if this host has keys or something opens it unasked."""
-    repository = repository_id(session.store)
+    identity = repository_id(session.store)
     if session.access.copy:
-        refuse_foreign(repository, _wanted(session, session.access.copy), session.access.copy)
-    held = HostState(session.settings.state).read_keys(repository) if session.has_state() else None
+        refuse_foreign(identity, _wanted(session, session.access.copy), session.access.copy)
+    held = HostState(session.settings.state).read_keys(identity) if session.has_state() else None
     if not held and not session.can_unlock():
         return None
     opened = session.open()

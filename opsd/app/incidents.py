@@ -4,6 +4,7 @@ Promise: a spool that is not there is an empty one, and asking makes none.
 """
 
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final, Protocol
 from opsd.app.alerting import places
 from opsd.app.session import find_settings, host_name
 from opsd.clock import SECOND, Clock, SystemClock
-from opsd.errors import ConfigurationError, OpsdError
+from opsd.errors import ConfigurationError, OpsdError, UsageError
 from opsd.events import Reporter
 from opsd.monitor import spool
 from opsd.monitor.alerts import Decision, Incident, acknowledged, reported
@@ -20,6 +21,7 @@ from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.spool import Note, Place, Trouble
 from opsd.settings import Settings, salvaged
 
+_UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
 _LIST: Final = "'opsd alerts list' shows what is open"
 
 
@@ -130,7 +132,13 @@ def acknowledge(session: Teller, keys: Collection[str] | None) -> list[Incident]
 
 
 def report_failed_unit(session: Teller, unit: str) -> str:
-    """Put into the spool that a unit of systemd failed; returns the key. Nobody will see it end, so it is told until it is acknowledged."""
+    """Put into the spool that a unit of systemd failed; returns the key. Nobody will see it end, so it is told until it is acknowledged.
+
+    Raises:
+        UsageError: no unit has such a name (systemd.unit(5)).
+    """
+    if not _UNIT.fullmatch(unit):
+        raise UsageError("this is no unit's name", hint="for example: opsd alerts failed-unit opsd-daemon.service")
     settings, now = session.settings, session.clock.now()
     problem = Problem(
         key=f"unit.{unit}.failed",

@@ -4,12 +4,11 @@ Promise: it opens no repository; all it takes is the configuration and `state.sq
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from opsd.app.pausing import pause_of
+from opsd.app.planning import observed_of
 from opsd.monitor.deadlines import Past, Plan
 from opsd.monitor.metrics import Service, View
-from opsd.monitor.observed import Observed
 from opsd.monitor.problems import Problem
 from opsd.monitor.state import State
 
@@ -33,11 +32,3 @@ def view_of(  # budget: what a view is made of
         paused_until=pause.until if pause else 0,
         problems=problems,
     )
-
-
-def observed_of(state: State) -> Observed | None:
-    """What was found at the last look; None where nobody looked, or another version did that we can't read."""
-    found = state.fact("observed")
-    with suppress(TypeError, ValueError, KeyError, AttributeError):
-        return Observed.from_json(found[1]) if found else None
-    return None

@@ -8,13 +8,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from opsd.app.looking import REPOSITORY, Look, look_at_copy, look_at_pull, look_at_repository
-from opsd.app.planning import plan_of
+from opsd.app.planning import OBSERVED, observed_of, plan_of
 from opsd.app.session import Session
 from opsd.app.shots import Known
 from opsd.backup.places import FolderPlace
@@ -28,8 +28,6 @@ from opsd.retention.policy import PARTIAL_JOBS, Rules, choose, moment
 from opsd.settings import Settings
 from opsd.verify.drill_record import DrillRecord, DrillRecords
 from opsd.verify.expectations import Verdict
-
-TOPIC: Final = "observed"
 
 
 @dataclass(slots=True)
@@ -71,12 +69,9 @@ def remembered(session: Session) -> Observed | None:
     """What was found the last time; None where nobody looked, or it can't be read."""
     if not session.settings.state.is_dir():
         return None
-    try:
-        with State.open(session.settings.state, session.clock.now()) as state:
-            fact = state.fact(TOPIC)
-        return Observed.from_json(fact[1]) if fact else None
-    except (StorageError, TypeError, ValueError, KeyError, AttributeError):
-        return None
+    with suppress(StorageError), State.open(session.settings.state, session.clock.now()) as state:
+        return observed_of(state)
+    return None
 
 
 def remember(session: Session, observed: Observed) -> None:
@@ -86,7 +81,7 @@ def remember(session: Session, observed: Observed) -> None:
         StorageError: the state can't be written.
     """
     with State.open(session.settings.state, session.clock.now()) as state:
-        state.remember(TOPIC, observed.time, observed.as_json())
+        state.remember(OBSERVED, observed.time, observed.as_json())
 
 
 def _looks(session: Session, drills: Sequence[DrillRecord]) -> dict[str, Look]:

@@ -8,14 +8,13 @@ import queue
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from opsd.credentials import Listener
 from opsd.errors import OpsdError
 from opsd.monitor.alert_options import Address, url_of
 from opsd.monitor.ledger import outcome_of
-
-if TYPE_CHECKING:
-    from opsd.app.session import Session
+from opsd.settings import Settings
 
 #: A start that is on its way, and three tries at the end, each with a limit of its own (seconds).
 _LONGEST: Final = 45.0
@@ -24,21 +23,20 @@ _SUCCESS: Final = frozenset({0, 3})
 _POSTPONED: Final = 75
 
 
-def pings_of(session: "Session", job: str, run: str) -> "JobPings | None":
-    """The pings of one run, where the configuration names a URL for this job."""
-    address = session.settings.alerts.pings.get(job)
-    return JobPings(session, job, run, address) if address is not None else None
+def pings_of(settings: Settings, listener: Listener, job: str, run: str) -> "JobPings | None":
+    """The pings of one run, where the configuration names a URL for this job; `listener` hears what did not arrive."""
+    address = settings.alerts.pings.get(job)
+    return JobPings(f"{job} on {settings.host}", run, address, listener) if address is not None else None
 
 
 class JobPings:
     """Tells in a thread of its own."""
 
-    def __init__(self, session: "Session", job: str, run: str, address: Address) -> None:
-        self._reporter = session.reporter
+    def __init__(self, about: str, run: str, address: Address, listener: Listener) -> None:
+        self._listener = listener
         self._address = address
         self._run = run
-        self._job = job
-        self._about = f"{job} on {session.settings.host}"
+        self._about = about
         self._began = time.monotonic()
         #: Whether it succeeded, and what to say; None: nothing is to be told.
         self._end: queue.SimpleQueue[tuple[bool, str] | None] = queue.SimpleQueue()
@@ -61,12 +59,12 @@ class JobPings:
         self._is_over.set()
 
     def wait(self) -> None:
-        """Until it is told, half a minute at most where nobody answers; a signal ends that."""
+        """Until it is told, three quarters of a minute at most where nobody answers; a signal ends that."""
         atexit.unregister(self.wait)
         with suppress(KeyboardInterrupt):
             self._thread.join(_LONGEST)
             if self._error:
-                self._reporter.tell(f"the ping of {self._job} did not arrive: {self._error}")
+                self._listener.tell(f"the ping of {self._about.partition(' ')[0]} did not arrive: {self._error}")
 
     def _work(self) -> None:
         from opsd.monitor.pings import Phase, ping, ping_url  # noqa: PLC0415 - what speaks HTTP takes 0.1 s, here beside the job

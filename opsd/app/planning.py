@@ -3,8 +3,13 @@
 Promise: a job that has nothing to work on is not in the plan, so nothing of it can be overdue.
 """
 
+from contextlib import suppress
+
+from opsd.app.pausing import pause_of
 from opsd.events import Warning
 from opsd.monitor.deadlines import EVERY, JOBS, Past, Plan
+from opsd.monitor.health import Besides
+from opsd.monitor.observed import Observed
 from opsd.monitor.state import State
 from opsd.schedule import odd_days
 from opsd.settings import Settings
@@ -14,6 +19,10 @@ from opsd.settings.schedule import AFTER_BACKUP, AFTER_COPY, OFF
 _PULL: str = "06:00"
 #: Runs of each job that decisions go by, beside its last success.
 _RUNS: int = 12
+#: The fact that a state's runs were made again, and how many.
+REBUILT: str = "rebuilt"
+#: The fact of what was found to be there.
+OBSERVED: str = "observed"
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -41,6 +50,20 @@ def past_of(state: State) -> Past:
         good = None if any(run.is_good for run in known) else state.newest_good(job)
         runs[job] = [*known, good] if good else known
     return Past(runs=runs, since=state.since)
+
+
+def besides_of(state: State, now: int) -> Besides:
+    """What else the state knows that bears on how the host stands."""
+    rebuilt = state.fact(REBUILT)
+    return Besides(pause=pause_of(state, now), rebuilt=rebuilt[0] if rebuilt and rebuilt[1]["runs"] else 0)
+
+
+def observed_of(state: State) -> Observed | None:
+    """What was found at the last look; None where nobody looked, or another version did that we can't read."""
+    found = state.fact(OBSERVED)
+    with suppress(TypeError, ValueError, KeyError, AttributeError):
+        return Observed.from_json(found[1]) if found else None
+    return None
 
 
 def odd_times(settings: Settings, now: int) -> list[Warning]:

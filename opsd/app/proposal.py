@@ -5,6 +5,7 @@ Promise: pure but for looking at files' sizes for the sample; what the proposal 
 
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from opsd.settings.model import CONFIGURATION, DEFAULT_STATE
+from opsd.settings.model import DEFAULT_STATE
 from opsd.sources import patterns
 from opsd.sources.discovery import Found, Kind
 
@@ -27,9 +28,12 @@ _EXCLUDED: Final = (
     "/var/lib/containerd/",
     "/var/lib/containers/",
 )
+#: Where the package's units let a cache be.
+PACKAGE_CACHE: Final = Path("/var/cache/opsd")
 _VOLUMES: Final = ("/var/lib/docker/volumes/", "/var/lib/containers/storage/volumes/")
 _POSTGRESQL_DATA: Final = "/var/lib/postgresql/"
 _MARIADB_DATA: Final = "/var/lib/mysql/"
+_MARIADB_CLIENTS: Final = ("mariadb-dump", "mysqldump")
 _HEADER: Final = "# Written by 'opsd setup'; 'opsd config generate' shows every key.\n"
 #: A sample is enough to prove a restore, and small enough to be quick: files, bytes, folders looked at.
 SAMPLE_FILES: Final = 400
@@ -42,7 +46,7 @@ _SFTP: Final = re.compile(r"(?P<user>[A-Za-z0-9_.-]+)@(?P<host>[A-Za-z0-9_.-]+):
 class Answers:
     """What a person decided, or the defaults. `file` is the configuration's; secrets stand beside it.
 
-    `copy`: a folder, `user@host:path`, or empty; `email`: who is told, or empty; `time`: HH:MM.
+    `copy`: a folder, `user@host:path`, or empty; `contact`: who is told, by address or URL, or empty; `time`: HH:MM.
     """
 
     file: Path
@@ -51,7 +55,7 @@ class Answers:
     time: str
     state: Path = DEFAULT_STATE
     copy: str = ""
-    email: str = ""
+    contact: str = ""
 
     @property
     def passphrase(self) -> Path:
@@ -75,29 +79,39 @@ def sftp_of(copy: str) -> Mapping[str, str] | None:
     return found.groupdict() if found else None
 
 
+def mariadb_source(found: Sequence[Found]) -> dict[str, Any]:
+    """A command that dumps MariaDB as root, whom its socket lets in; empty where no server or no client is there."""
+    client = next(filter(shutil.which, _MARIADB_CLIENTS), None)
+    if client is None or not any(each.kind is Kind.MARIADB and each.runs and each.place for each in found):
+        return {}
+    arguments = ["--all-databases", "--single-transaction", "--routines", "--events", "--quick"]
+    return {"mariadb": {"command": {"run": [client, *arguments], "name": "mariadb.sql"}}}
+
+
 def configuration(answers: Answers, found: Sequence[Found], servers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The configuration; `servers` are the sources of PostgreSQL servers by label."""
+    """The configuration; `servers` are the sources of database servers by label, each with its kind."""
     proposed: dict[str, Any] = {"version": 1, "timezone": answers.zone, "repository": answers.repository}
     if answers.state != DEFAULT_STATE:
         proposed["state"] = str(answers.state)
+    elif PACKAGE_CACHE.is_dir():
+        proposed["cache"] = str(PACKAGE_CACHE)
     proposed["passphrase"] = {"file": str(answers.passphrase)}
-    files = _files(found, with_postgresql=bool(servers))
-    proposed["sources"] = ({"system": {"files": files}} if files else {}) | {
-        label: {"postgresql": dict(options)} for label, options in servers.items()
-    }
+    files = _files(found, servers)
+    proposed["sources"] = ({"system": {"files": files}} if files else {}) | dict(servers)
     proposed["retention"] = {"keep_daily": 30, "keep_monthly": 12}
     proposed["schedule"] = {"backup": answers.time}
     if answers.copy:
         proposed["copies"] = {"elsewhere": _copy(answers)}
-    if answers.email and takes_alerts():
-        url = f"mailto://localhost:25?from=opsd@{os.uname().nodename}&to={answers.email}"
-        proposed["alerts"] = {"contacts": [{"name": "admin", "urls": [url]}]}
+    if answers.contact:
+        proposed["alerts"] = {"contacts": [{"name": "admin", "urls": [_url(answers.contact)]}]}
     return proposed
 
 
-def takes_alerts() -> bool:
-    """Whether a configuration can say who is told."""
-    return "alerts" in CONFIGURATION.keys
+def _url(contact: str) -> str:
+    """A URL as it is; an address as mail over this host's own server (docs/alerts.md)."""
+    if "://" in contact:
+        return contact
+    return f"mailto://localhost:25?from=opsd@{os.uname().nodename}&to={contact}&mode=insecure"
 
 
 def text_of(proposed: Mapping[str, Any]) -> str:
@@ -105,15 +119,22 @@ def text_of(proposed: Mapping[str, Any]) -> str:
     return _HEADER + yaml.safe_dump(dict(proposed), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _files(found: Sequence[Found], *, with_postgresql: bool) -> dict[str, Any]:
-    """The source of all folders; SQLite databases in them are taken as images."""
+def _files(found: Sequence[Found], servers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The source of all folders; SQLite databases in them are taken as images, servers' own files by their dumps."""
     paths = [each.place for each in found if each.kind is Kind.FOLDER]
     if not paths:
         return {}
-    running = [each for each in found if each.runs and each.kind is Kind.POSTGRESQL]
-    data = [f"{each.data.rstrip('/')}/" for each in running if each.data] or [_POSTGRESQL_DATA] * with_postgresql
-    exclude = [each for each in (*_EXCLUDED, *(data if with_postgresql else ())) if _is_below(each, paths)]
-    files: dict[str, Any] = {"paths": paths, "exclude": exclude}
+    dumped: list[str] = []
+    if any("postgresql" in server for server in servers.values()):
+        known = [
+            f"{each.data.rstrip('/')}/" for each in found if each.kind is Kind.POSTGRESQL and each.runs and each.data
+        ]
+        dumped += known or [_POSTGRESQL_DATA]
+    dumped += [_MARIADB_DATA] * ("mariadb" in servers)
+    files: dict[str, Any] = {
+        "paths": paths,
+        "exclude": [each for each in (*_EXCLUDED, *dumped) if _is_below(each, paths)],
+    }
     volumes = [place for place in _VOLUMES if any(each.place.startswith(place) for each in found)]
     return files | ({"include": volumes} if volumes else {})
 
@@ -140,7 +161,7 @@ def sample(proposed: Mapping[str, Any], found: Sequence[Found], smallest: Mappin
         if "files" in source:
             chosen = _sampled(source["files"], found)
             sources |= {label: {"files": {"paths": chosen}}} if chosen else {}
-        elif label in smallest:
+        elif label in smallest and "postgresql" in source:
             sources[label] = {"postgresql": {**source["postgresql"], "databases": [smallest[label]]}}
     kept = {key: value for key, value in proposed.items() if key not in {"sources", "copies", "alerts"}}
     return kept | {"sources": sources}

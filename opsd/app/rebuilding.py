@@ -10,6 +10,7 @@ from typing import Final
 
 from opsd import clock
 from opsd.app.looking import known_of
+from opsd.app.planning import REBUILT
 from opsd.app.session import Session
 from opsd.app.shots import Known
 from opsd.errors import OpsdError
@@ -19,7 +20,6 @@ from opsd.monitor.ledger_file import LedgerFile
 from opsd.monitor.state import INTERRUPTED, Run, State
 from opsd.retention.policy import PARTIAL_JOBS
 
-TOPIC: Final = "rebuilt"
 #: So far back.
 _DAYS: Final = 90
 #: The job of each action in the ledger; a check changes nothing, and is not in it.
@@ -39,11 +39,11 @@ def rebuild(session: Session, state: State) -> int:
     Raises:
         StorageError: the state can't be written.
     """
-    if state.fact(TOPIC):
+    if state.fact(REBUILT):
         return 0
     found = [run for run in found_runs(session) if run.ended <= state.since]
     state.put(found)
-    state.remember(TOPIC, session.clock.now(), {"runs": len(found)})
+    state.remember(REBUILT, session.clock.now(), {"runs": len(found)})
     return len(found)
 
 
@@ -56,12 +56,6 @@ def found_runs(session: Session) -> list[Run]:
     begun = {each.number: each for each in entries if each.outcome == BEGUN}
     oldest = session.clock.now() - _DAYS * clock.DAY
     return [run for run in (*_of_repository(known), *_of_ledger(entries, begun, known)) if run.started > oldest]
-
-
-def rebuilt(state: State) -> int:
-    """When runs were made again, in ns UTC; 0 where there was nothing to make any from."""
-    found = state.fact(TOPIC)
-    return found[0] if found and found[1]["runs"] else 0
 
 
 def _of_repository(known: Known) -> Iterator[Run]:

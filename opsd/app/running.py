@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _INTERVAL: Final = 5.0
 #: Set where a command works within another run, which tells of it.
 WITHIN: Final = "OPSD_WITHIN"
+#: Set where whoever has the job done sends its pings: the job may have no network.
+PINGED: Final = "OPSD_PINGED"
 #: Of an error's text, so much is kept.
 _LETTERS: Final = 500
 
@@ -35,7 +37,9 @@ class RunRecord:
     def __init__(self, session: "Session", run: Run | None) -> None:
         self._session = session
         self._run = run
-        self._pings = pings_of(session, run.job, run.id) if run and not run.part else None
+        self._pings = None
+        if run and not run.part and not os.environ.get(PINGED):
+            self._pings = pings_of(session.settings, session.reporter, run.job, run.id)
         self._details: dict[str, Any] = {}
         self._exit = ExitStack()
         self.timer = StageTimer(session.reporter, self._show)
@@ -48,9 +52,10 @@ class RunRecord:
 
     def begin(self) -> None:
         """Say that it runs."""
-        if self._run:
+        state = self._session.settings.state
+        if self._run and state.is_dir():
             with suppress(OSError):
-                self._exit.enter_context(living(self._session.settings.state, self._run.id))
+                self._exit.enter_context(living(state, self._run.id))
             self._put(self._run)
         if self._pings:
             self._pings.begin()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from opsd.backup.places import FolderPlace, StorePlace
-from opsd.settings import Settings, shown
+from opsd.credentials import references
+from opsd.settings import Settings
 from opsd.sources.options import CommandSource, PostgresqlSource
 
 FOLDER: Final = Path("/etc/systemd/system")
@@ -106,7 +107,7 @@ def _reason(unit: str, settings: Settings) -> str:
             return f"the source {source.label}, whose program may need it"
         if isinstance(source.options, PostgresqlSource) and _is_far(source.options):
             return f"the source {source.label}"
-    if any("command" in reference for reference in _references(_sections(unit, settings))):
+    if any("command" in reference for reference in references(_sections(unit, settings))):
         return "a program that fetches a secret"
     return ""
 
@@ -121,31 +122,18 @@ def _is_far(server: PostgresqlSource) -> bool:
 
 
 def _secrets(unit: str, settings: Settings) -> Iterator[str]:
-    references = _references(_sections(unit, settings))
-    names = {str(reference["credential"]) for reference in references if "credential" in reference}
+    found = references(_sections(unit, settings))
+    names = {str(reference["credential"]) for reference in found if "credential" in reference}
     yield from (f"LoadCredentialEncrypted={name}" for name in sorted(names))
 
 
 def _sections(unit: str, settings: Settings) -> list[Any]:
-    whole = shown(settings)
-    sections = [whole.get(name) for name in _SECRETS[unit]]
+    sections = [getattr(settings, name) for name in _SECRETS[unit]]
     if unit == "drill" and settings.drill.key is None:
-        sections.append(whole.get("passphrase"))
+        sections.append(settings.passphrase)
     if unit == "drill" and _asks_live(settings):
-        sections.append(whole.get("sources"))
+        sections.append(settings.sources)
     return sections
-
-
-def _references(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every reference to a secret that is a credential or what a program prints, however deep."""
-    if isinstance(value, Mapping):
-        if len(value) == 1 and (isinstance(value.get("credential"), str) or isinstance(value.get("command"), list)):
-            yield value
-        else:
-            yield from _references(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _references(each)
 
 
 def _below(path: str, folders: Sequence[str]) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import yaml
 
 from opsd.app.as_owner import command_as
-from opsd.app.proposal import Answers, configuration, sample, sftp_of, text_of
+from opsd.app.proposal import Answers, configuration, mariadb_source, sample, sftp_of, text_of
 from opsd.app.recording import recorded
 from opsd.app.session import Access, Session
 from opsd.app.setup_postgresql import Joined, join, labels
@@ -28,11 +28,17 @@ from opsd.events import Reporter
 from opsd.process import run, said
 from opsd.settings import default_paths
 from opsd.settings.loading import DEFAULT_FILE, parsed
-from opsd.sources.discovery import Discovery, Found, Kind, Uncovered, uncovered
+from opsd.sources.discovery import Discovery, Found, Kind, Uncovered, listening_ports, uncovered
+from opsd.verify.doctor_units import installed
 
 #: Who runs the nights where the package made that user.
 SERVICE_USER: Final = "opsd"
 _PASSPHRASE_BYTES: Final = 24
+_MAIL_PORT: Final = 25
+#: sd_booted(3).
+_SYSTEMD: Final = Path("/run/systemd/system")
+_SYSTEMD_SECONDS: Final = 60.0
+_DAEMON: Final = "opsd-daemon.service"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +128,9 @@ class Setup:
         found = self._discovery.found
         servers = [each for each in found if each.kind is Kind.POSTGRESQL and each.runs and each.place]
         joined = [self._join(server, label) for server, label in zip(servers, labels(servers), strict=True)]
-        proposed = configuration(self.answers, found, {each.label: each.options for each in joined})
+        sources = {each.label: {"postgresql": each.options} for each in joined}
+        sources |= {} if self.account else mariadb_source(found)
+        proposed = configuration(self.answers, found, sources)
         if not proposed["sources"]:
             raise ConfigurationError(
                 ("nothing was found to back up",), hint="write the configuration by hand: opsd config generate"
@@ -136,7 +144,7 @@ class Setup:
             text=text,
             sample=text_of(small),
             labels=tuple(small["sources"]),
-            todo=tuple(filter(None, (*(each.todo for each in joined), self._copy_todo()))),
+            todo=tuple(filter(None, (*(each.todo for each in joined), self._copy_todo(), self._contact_todo()))),
             roles=tuple(each.label for each in joined if each.made),
         )
 
@@ -158,6 +166,12 @@ class Setup:
             f"ssh-keyscan {place['host']} >> {hosts} (compare it), and put {key}.pub into {place['user']}'s authorized_keys there; "
             "then 'opsd copy'"
         )
+
+    def _contact_todo(self) -> str | None:
+        contact = self.answers.contact
+        if not contact or "://" in contact or _MAIL_PORT in listening_ports():
+            return None
+        return f"no mail server listens on this host: name another way to {contact} under alerts: (docs/alerts.md), then 'opsd alerts test'"
 
     def write(self, plan: Plan) -> None:
         """Write passphrase and configuration.
@@ -219,11 +233,38 @@ class Setup:
         Raises:
             StorageError: a folder can't be made, or 'opsd init' failed.
         """
-        for folder in (Path(self.answers.repository), self.answers.state):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._give(folder)
         self.reporter.stage("make the repository")
-        return self._opsd(self.answers.file, "init")
+        try:
+            for folder in (Path(self.answers.repository), self.answers.state):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._give(folder)
+            return self._opsd(self.answers.file, "init")
+        except BaseException as error:
+            # Or the next setup would find a configuration with sources, and do nothing.
+            self.answers.file.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                text = f"{error.filename}: {(error.strerror or str(error)).lower()}"
+                raise StorageError(text, hint="run as root, or set OPSD_REPOSITORY and OPSD_STATE") from error
+            raise
+
+    def start_nights(self) -> str | None:
+        """Where systemd runs and our units are there: let them have what the configuration names, and start the daemon.
+
+        What a person must do instead where that fails; None where all is well, or there are no units.
+        """
+        if not self.account or self.answers.file != DEFAULT_FILE or not _SYSTEMD.is_dir() or installed() is None:
+            return None
+        self.reporter.stage("start the daemon")
+        own, _ = command_as(None, ["config", "units", "--write"]) or ([], {})
+        # Without a configuration it has failed often enough to be given up.
+        for step in (
+            own,
+            *(["systemctl", *words] for words in (("daemon-reload",), ("reset-failed", _DAEMON), ("restart", _DAEMON))),
+        ):
+            done = run(step, timeout=_SYSTEMD_SECONDS)
+            if done.status:
+                return f"opsd config units --write && systemctl daemon-reload && systemctl restart {_DAEMON}{said(done.error_text)}"
+        return None
 
     def remember(self, *, kit_confirmed: bool) -> None:
         """Write into the ledger that it was set up, and whether somebody has shown to hold the kit."""

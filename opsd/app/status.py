@@ -3,20 +3,19 @@
 Promise: it works where no daemon ever ran, and where the state is lost; a far copy that does not answer holds nobody up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from opsd.app.observing import observe, remember, remembered
-from opsd.app.pausing import pause_of
-from opsd.app.planning import past_of, plan_of
-from opsd.app.rebuilding import found_runs, rebuild, rebuilt
+from opsd.app.planning import besides_of, past_of, plan_of
+from opsd.app.rebuilding import found_runs, rebuild
 from opsd.app.session import Session
 from opsd.errors import StorageError
 from opsd.events import Warning
 from opsd.monitor.deadlines import Past
 from opsd.monitor.health import Besides, Health, judge
 from opsd.monitor.observed import Observed, Point, SourceSeen
-from opsd.monitor.problems import Problem
+from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.state import State
 
 
@@ -65,7 +64,8 @@ class Status:
     @property
     def rows(self) -> tuple[Row, ...]:
         """Every source of this host, and every host that it pulls from."""
-        own = {name: place for name, place in self.observed.places.items() if place.kind != "pull"}
+        readable = {name: place for name, place in self.observed.places.items() if not place.error}
+        own = {name: place for name, place in readable.items() if place.kind != "pull"}
         rows = [
             Row(
                 name=label,
@@ -74,7 +74,7 @@ class Status:
             )
             for label, seen in self.observed.sources.items()
         ]
-        pulls = [(name, place) for name, place in self.observed.places.items() if place.kind == "pull"]
+        pulls = [(name, place) for name, place in readable.items() if place.kind == "pull"]
         rows += [
             Row(name=host, is_host=True, points={name: point})
             for name, place in pulls
@@ -90,7 +90,7 @@ def status(session: Session, *, seconds: float, observed: Observed | None = None
         _remember(session, observed)
     now = session.clock.now()
     past, besides = _known(session)
-    problems = tuple(_of_alerts(session))
+    problems = (*_of_state(session, now, observed), *_of_alerts(session))
     health = judge(plan_of(session.settings), past, observed, now, replace(besides, problems=problems))
     return Status(health=health, observed=observed)
 
@@ -110,12 +110,32 @@ def _known(session: Session) -> tuple[Past, Besides]:
         try:
             with State.open(session.settings.state, now) as state:
                 rebuild(session, state)
-                return past_of(state), Besides(pause=pause_of(state, now), rebuilt=rebuilt(state))
+                return past_of(state), besides_of(state, now)
         except StorageError as error:
             session.reporter.warn(Warning(subject="state", problem=str(error), hint=error.hint))
     runs = sorted(found_runs(session), key=lambda run: run.started, reverse=True)
     jobs = {run.job for run in runs}
     return Past(runs={job: [run for run in runs if run.job == job] for job in jobs}, since=now), Besides()
+
+
+def _of_state(session: Session, now: int, observed: Observed) -> Iterator[Problem]:
+    """Whether what this host remembers is there, where there is anything to remember."""
+    folder = session.settings.state
+    if observed.kit_made and not session.has_state():
+        what = (
+            "can't be used by this user"
+            if folder.is_dir()
+            else "is not there: what this host remembered is lost, its keys too"
+        )
+        yield Problem(
+            key="state.missing",
+            severity=Severity.WARNING,
+            title=f"the state folder {folder} {what}",
+            next_step="run as its owner"
+            if folder.is_dir()
+            else "opsd backup, with the passphrase at hand, makes new keys",
+            since=now,
+        )
 
 
 def _of_alerts(session: Session) -> Sequence[Problem]:

@@ -4,8 +4,10 @@ Promise: importlib.metadata, which takes longer to import than a list of snapsho
 """
 
 import importlib.metadata
+from functools import cache
 
 
+@cache
 def version() -> str:
     """The version of this opsd."""
     try:

@@ -6,7 +6,9 @@ import click
 
 from opsd.cli import output
 from opsd.cli.main import HELP
-from opsd.control import SERVICES, Line, ask, socket_of
+from opsd.cli.options import configuration_path
+from opsd.control import SERVICES, Line
+from opsd.daemon.asking import ask_and_ping
 from opsd.errors import UsageError
 
 
@@ -29,6 +31,7 @@ def command(**given: Any) -> int:
         if "started" in line:
             output.note(f"{job} runs as process {line['started']}")
 
-    ended = ask(socket_of(job), {"job": job, **{key: value for key, _, value in pairs}}, heard)
+    request = {"job": job, **{key: value for key, _, value in pairs}}
+    ended = ask_and_ping(configuration_path(), request, heard)
     click.echo(ended.tail, nl=not ended.tail.endswith("\n"))
     return ended.exit_code if ended.exit_code >= 0 else 128 - ended.exit_code

@@ -114,7 +114,9 @@ class _Demo:
         self._opsd("copy")
         self._spoil_and_heal()
         self._opsd("drill", "--from", "elsewhere")
+        self._opsd("run", "check")
         self._opsd("ledger", "verify")
+        self._opsd("status")
         self._lose_the_repository()
 
     def _first_and_latest(self) -> tuple[str, str]:

@@ -7,9 +7,10 @@ from itertools import groupby
 from typing import Any, Final
 
 from opsd.app.as_owner import owner_of, run_as
-from opsd.app.doctor import count_uncovered, examined, references
+from opsd.app.doctor import count_uncovered, examined
 from opsd.cli import output
 from opsd.cli.options import described, session
+from opsd.credentials import references
 from opsd.verify.findings import Finding, State, worst
 
 _WIDTH: Final = 80

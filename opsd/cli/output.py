@@ -191,6 +191,11 @@ def width() -> int:
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
 
 
+def height() -> int:
+    """How many lines can be seen at once: the terminal's; elsewhere all are wanted."""
+    return shutil.get_terminal_size((80, 24)).lines if sys.stdout.isatty() else sys.maxsize
+
+
 def _shrink(columns: Sequence[Column], widths: list[int]) -> None:
     excess = sum(widths) + 2 * (len(widths) - 1) - width()
     for place, column in enumerate(columns):

@@ -4,12 +4,15 @@ Promise: progress goes to stderr, at most one plain line in ten seconds; every w
 from several threads. rich is imported only where there is a terminal.
 """
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
+
+import click
 
 from opsd.cli import output, pace
 from opsd.cli.pace import Pace
@@ -134,11 +137,21 @@ class Live(Listener):
 @contextmanager
 def listening(*, quiet: bool = False) -> Iterator[Listener]:
     """A listener for one command; `quiet` (JSON was asked for) shows nothing. The line is gone when the context ends."""
-    listener = Listener() if quiet else Live() if sys.stderr.isatty() else Lines()
+    listener = Listener() if quiet else Live() if sys.stderr.isatty() else _logged() or Lines()
     try:
         yield listener
     finally:
         listener.close()
+
+
+def _logged() -> Listener | None:
+    """Who writes the log, where systemd keeps it."""
+    if not os.environ.get("JOURNAL_STREAM"):
+        return None
+    from opsd.cli.logged import Logged  # noqa: PLC0415 - structlog, which nobody else needs
+
+    context = click.get_current_context(silent=True)
+    return Logged(context.info_name or "" if context else "")
 
 
 def _live(listener: Listener) -> "Progress":

@@ -8,7 +8,7 @@ import click
 
 from opsd.cli.main import HELP
 from opsd.cli.options import configuration_path
-from opsd.daemon.journal import configure_log
+from opsd.daemon import journal
 from opsd.daemon.services import serve
 
 
@@ -16,8 +16,8 @@ from opsd.daemon.services import serve
 @click.argument("service", metavar="SERVICE")
 def command(**given: Any) -> None:
     """Do what is asked for on the socket that systemd passes: worker, upkeep, drill, restore, hooks or owner."""
+    journal.configure()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    configure_log()
     serve(given["service"], configuration_path(), stop)

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,13 +14,14 @@ import click
 import segno
 
 from opsd.app.doctor import count_uncovered
-from opsd.app.proposal import Answers, sftp_of, takes_alerts
+from opsd.app.proposal import Answers, sftp_of
 from opsd.app.setup import Plan, Sample, Setup, refuse_configured, refuse_full
 from opsd.cli import output
 from opsd.cli.init import kit_text
 from opsd.cli.options import configuration_path, described
 from opsd.cli.progress import listening
 from opsd.errors import OpsdError, UsageError
+from opsd.monitor.alert_options import URL
 from opsd.settings import DEFAULT_FILE
 from opsd.settings.model import DEFAULT_STATE, system_zone
 from opsd.settings.values import TIME, ZONE
@@ -84,13 +85,13 @@ def _asked(default: Answers) -> Answers:
     """At most six questions, the last of which is whether to go on."""
     repository = _question("Where to keep the repository", default.repository, _absolute)
     copy = _question("A copy elsewhere: a folder, or user@host:path (empty: none yet)", "", _place)
-    email = _question("E-mail for alerts (empty: none yet)", "", _address) if takes_alerts() else ""
+    contact = _question("Whom to tell: an e-mail address, or a URL of apprise (empty: nobody yet)", "", _address)
     zone = _question("Time zone", default.zone, lambda text: ZONE.convert(text) and text)
     at = _question("Time of the nightly backup", default.time, lambda text: TIME.convert(text) and text)
     if not click.confirm("Write the configuration, make the repository, and restore a sample", default=True, err=True):
         raise click.Abort
     return Answers(
-        file=default.file, repository=repository, state=default.state, zone=zone, time=at, copy=copy, email=email
+        file=default.file, repository=repository, state=default.state, zone=zone, time=at, copy=copy, contact=contact
     )
 
 
@@ -118,8 +119,8 @@ def _place(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    if text and not re.fullmatch(r"[^@\s&?]+@[^@\s&?]+", text):
-        raise ValueError("an address, such as anna@example.org")
+    if text and not re.fullmatch(rf"{URL}|[^@\s&?:]+@[^@\s&?:]+", text):
+        raise ValueError("an address such as anna@example.org, or a URL such as ntfy://topic")
     return text
 
 
@@ -142,6 +143,7 @@ def _carried_out(answers: Answers, discovery: Discovery, given: Mapping[str, Any
             sample = setup.prove(plan)
     except OpsdError as error:
         sample = Sample(exit_code=1, verdict="failed", problems=(str(error),))
+    plan = replace(plan, todo=(*plan.todo, *filter(None, [setup.start_nights()])))
     seconds = time.monotonic() - began
     missed = setup.left_out()
     code = sample.exit_code or (3 if plan.todo or not (confirmed or unasked) else 0)

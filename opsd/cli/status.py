@@ -64,7 +64,7 @@ def command(**given: Any) -> int:
         warnings = [output.warning_json(warning) for warning in listener.warnings]
         output.emit(as_json(found, zone) | {"warnings": warnings})
     else:
-        for each in screen(found, zone):
+        for each in screen(found, zone, output.height()):
             output.line(each)
     return found.health.exit_code
 
@@ -79,7 +79,8 @@ def _watch(opened: Session) -> int:
     found, looked = status(opened, seconds=_PATIENCE), time.monotonic()
     with Live(console=Console(), screen=True, auto_refresh=False) as live:
         while True:
-            live.update(Text.from_ansi("\n".join(map(output.printable, screen(found, zone)))), refresh=True)
+            lines = screen(found, zone, output.height())
+            live.update(Text.from_ansi("\n".join(map(output.printable, lines))), refresh=True)
             time.sleep(_REFRESH)
             is_time = time.monotonic() - looked >= _AFRESH
             found = status(opened, seconds=_PATIENCE, observed=None if is_time else found.observed)

@@ -3,8 +3,6 @@
 Promise: pure; on a terminal it fits: the worst is shown first, and what is left out is counted.
 """
 
-import shutil
-import sys
 import textwrap
 from collections.abc import Sequence
 from datetime import tzinfo
@@ -15,7 +13,9 @@ from opsd.cli import output
 from opsd.cli.output import Column
 from opsd.clock import SECOND
 from opsd.monitor.health import JobHealth
+from opsd.monitor.observed import Observed
 from opsd.monitor.problems import Problem, Severity
+from opsd.monitor.state import Run
 
 _SOURCES: Final = (
     Column("SOURCE", elastic=True),
@@ -32,16 +32,17 @@ _LEAST_ROWS: Final = 2
 _TITLE_LINES: Final = 2
 
 
-def screen(found: Status, zone: tzinfo) -> list[str]:
-    """The lines."""
+def screen(found: Status, zone: tzinfo, height: int) -> list[str]:
+    """At most so many lines."""
     health = found.health
     head = [_verdict(found)]
     if health.pause:
         until = output.moment(health.pause.until, zone)
         head.append(output.paint(f"paused until {until}: {output.plain(health.pause.reason)}", "yellow"))
-    head += _late_places(found, zone)
-    jobs = ["", *output.table_lines(_JOBS, [_job(each, health.time, zone) for each in health.jobs if _is_shown(each)])]
-    room = _height() - len(head) - len(jobs) - 3
+    head += [output.paint(_running(job.running, health.time), "cyan") for job in health.jobs if job.running]
+    head += [*_late_places(found, zone), *_uncovered(found.observed)]
+    jobs = ["", *output.table_lines(_JOBS, [_job(each, zone) for each in health.jobs if _is_shown(each)])]
+    room = height - len(head) - len(jobs) - 3
     problems = [_problem(each) for each in health.problems]
     sources = [_source(row, zone) for row in sorted(found.rows, key=lambda row: row.restorable)]
     shown = _fitting(problems, room - min(len(sources), _LEAST_ROWS + 1))
@@ -69,6 +70,15 @@ def _verdict(found: Status) -> str:
     return output.paint(f"{host}: the promise is kept", "green", bold=True)
 
 
+def _running(run: Run, now: int) -> str:
+    """What runs now, and how far it is."""
+    files = output.count(run.files, "file") if run.files else ""
+    done = ", ".join(filter(None, (run.stage, files, output.size(run.bytes) if run.bytes else "")))
+    return f"{run.job} runs for {output.duration((now - run.started) / SECOND)}" + (
+        f": {output.plain(done)}" if done else ""
+    )
+
+
 def _late_places(found: Status, zone: tzinfo) -> list[str]:
     """Places that did not answer in time."""
     late = {
@@ -83,11 +93,26 @@ def _late_places(found: Status, zone: tzinfo) -> list[str]:
     ]
 
 
+def _uncovered(observed: Observed) -> list[str]:
+    """What was found on this host and no source has, as far as somebody looked."""
+    found = ((observed.uncovered_databases, "database"), (observed.uncovered_folders, "folder"))
+    told = " and ".join(output.count(number, noun) for number, noun in found if number)
+    return [f"not covered: {told}; 'opsd doctor' names them"] if told else []
+
+
 def _problem(problem: Problem) -> list[str]:
     """What is wrong, and the next step below it."""
     mark = "!!" if problem.severity is Severity.CRITICAL else " !"
-    title = textwrap.wrap(output.plain(problem.title), output.width() - 3, max_lines=_TITLE_LINES, placeholder=" …")
-    step = textwrap.wrap(output.plain(problem.next_step), output.width() - 6, break_long_words=False)
+    title = textwrap.wrap(
+        output.plain(problem.title),
+        output.width() - 3,
+        max_lines=_TITLE_LINES,
+        placeholder=" …",
+        break_on_hyphens=False,
+    )
+    step = textwrap.wrap(
+        output.plain(problem.next_step), output.width() - 6, break_long_words=False, break_on_hyphens=False
+    )
     colour = _COLOURS[problem.severity]
     return [
         *(output.paint(f"{mark if not number else '  '} {text}", colour) for number, text in enumerate(title)),
@@ -124,28 +149,21 @@ def _is_shown(job: JobHealth) -> bool:
     return job.job != _OWN or job.is_overdue
 
 
-def _job(job: JobHealth, now: int, zone: tzinfo) -> tuple[str, ...]:
+def _job(job: JobHealth, zone: tzinfo) -> tuple[str, ...]:
     return (
         job.job,
         output.moment(job.success.started, zone) if job.success else "never",
         output.moment(job.due, zone) if job.due else f"after {job.after}",
-        _state(job, now, zone),
+        _state(job, zone),
     )
 
 
-def _state(job: JobHealth, now: int, zone: tzinfo) -> str:
+def _state(job: JobHealth, zone: tzinfo) -> str:
     """What it does, or how it stands."""
     if job.running:
-        run = job.running
-        done = ", ".join(filter(None, (run.stage, output.count(run.files, "file"), output.size(run.bytes))))
-        return output.paint(f"running {output.duration((now - run.started) / SECOND)}: {done}", "cyan")
+        return output.paint("running", "cyan")
     if job.is_overdue:
         return output.paint(f"overdue since {output.moment(job.deadline, zone)}", "red")
     if job.attempt and not job.attempt.is_good:
         return output.paint(f"{job.attempt.outcome} {output.moment(job.attempt.started, zone)}", "yellow")
     return job.attempt.outcome if job.attempt else ""
-
-
-def _height() -> int:
-    """Lines of the terminal; elsewhere all are shown."""
-    return shutil.get_terminal_size((80, 24)).lines if sys.stdout.isatty() else 1_000

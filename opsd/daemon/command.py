@@ -1,11 +1,13 @@
 """`opsd daemon`: keep the schedule."""
 
+import os
+
 import click
 
 from opsd.app.session import find_settings
 from opsd.clock import SystemClock
+from opsd.daemon import journal
 from opsd.daemon.asking import AsConfigured
-from opsd.daemon.journal import configure_log
 from opsd.daemon.service import Service
 from opsd.daemon.watching import Watch
 
@@ -31,8 +33,9 @@ JSON:
 @click.pass_context
 def command(ctx: click.Context, *, as_json: bool) -> int:
     """Be the daemon."""
-    configure_log(as_json=as_json)
-    configuration = getattr(ctx.obj, "configuration", None)
+    journal.configure(as_json=as_json)
+    stated = getattr(ctx.obj, "configuration", None)
+    configuration = os.path.abspath(stated) if stated else None  # Jobs work in another folder.
     clock = SystemClock()
     return Service(
         lambda: find_settings(configuration), AsConfigured(configuration), clock, [Watch(clock, configuration)]

@@ -36,7 +36,7 @@ class Serving:
     request_seconds: float = 5.0
     send_seconds: float = 5.0
     at_once: int = 32
-    idle_seconds: float | None = 10.0
+    idle_seconds: float | None = 30.0
 
 
 class Talk:

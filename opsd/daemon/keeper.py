@@ -4,8 +4,9 @@ Promise: works by its clock alone, and can be driven through years in a test. Wh
 disk starts no job twice; what was lost or damaged is begun anew, and said.
 """
 
-import threading
+import queue
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -69,11 +70,12 @@ class Keeper:
         self.plan = plan_of(settings)
         self.trouble: dict[str, Trouble] = {}
         self._state: State | None = None
-        self._past = Past(runs={}, since=clock_.now())
+        self._known = Past(runs={}, since=clock_.now())
         self._changes = -1
         self._dirty = True
-        self._lock = threading.Lock()
-        self._ended: dict[str, Run] = {}
+        self._ended: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        #: Runs and notes that the state has not taken yet.
+        self._in_mind: dict[str, Run] = {}
 
     def take(self, settings: Settings) -> None:
         """Go by another configuration."""
@@ -83,8 +85,7 @@ class Keeper:
 
     def ended(self, run: Run) -> None:
         """A job ended, as its starter saw it; what the job has told of itself counts more. From any thread."""
-        with self._lock:
-            self._ended[run.id] = run
+        self._ended.put(run)
 
     def say(self, key: str, text: str, hint: str) -> None:
         """Tell a trouble, once."""
@@ -95,16 +96,18 @@ class Keeper:
     def tick(self, starter: Starter) -> Look | None:
         """Look once, and start what is due; None where there is no state to look at."""
         now = self._clock.now()
+        ended = self._just_ended()  # Before the state is read: a job writes its run before it ends.
         try:
             state = self._opened(now)
             changed = self._learn(state, now)
             paused = pause_of(state, now) is not None
-            self.trouble.pop("state.unwritable", None)
         except StorageError as error:
             self.say("state.unwritable", str(error), error.hint or "see its disk")
             self._drop()
             changed, paused, state = False, False, None
-        self._remember_ended(state)
+        self._remember(state, self._untold(ended))
+        if state and not self._in_mind:
+            self.trouble.pop("state.unwritable", None)
         if not paused:
             self._start(starter, state, now)
         if state is None:
@@ -112,7 +115,7 @@ class Keeper:
         return Look(
             settings=self._settings,
             plan=self.plan,
-            past=self._past,
+            past=self._past(),
             state=state,
             now=now,
             trouble=dict(self.trouble),
@@ -121,13 +124,14 @@ class Keeper:
 
     def close(self) -> None:
         """Write what is still in mind, and let go of the state."""
-        self._remember_ended(self._state)
+        self._remember(self._state, self._untold(self._just_ended()))
         self._drop()
 
     def _start(self, starter: Starter, state: State | None, now: int) -> None:
-        others = {job for job, runs in self._past.runs.items() if any(_runs(run) for run in runs[:_NEWEST])}
-        decision = decide(self.plan, self._past, starter.jobs | others, now)
-        self._write(state, [_noted(note, now) for note in decision.notes])
+        past = self._past()
+        others = {job for job, runs in past.runs.items() if any(_runs(run) for run in runs[:_NEWEST])}
+        decision = decide(self.plan, past, starter.jobs | others, now)
+        self._remember(state, [_noted(note, now) for note in decision.notes])
         for start in decision.starts:
             starter.start(start)
 
@@ -154,45 +158,51 @@ class Keeper:
     def _learn(self, state: State, now: int) -> bool:
         """Read the past again where it may have changed; whether it did."""
         changes = state.changes
-        running = any(run.outcome == RUNNING for runs in self._past.runs.values() for run in runs[:_NEWEST])
+        running = any(run.outcome == RUNNING for runs in self._known.runs.values() for run in runs[:_NEWEST])
         if not (self._dirty or running or changes != self._changes):
             return False
         self._changes, self._dirty = changes, False
-        self._past = past_of(state)
-        wrong = misdated(self._past, now)
+        self._known = past_of(state)
+        wrong = misdated(self._known, now)
         if wrong:
             self.say(
                 "clock.back",
                 f"the clock went back: {len(wrong)} runs were dated in the future",
                 "see 'timedatectl'; snapshots of that time are dated ahead too",
             )
-            self._write(state, [_put_right(run, now) for run in wrong])
+            self._remember(state, [_put_right(run, now) for run in wrong])
         return True
 
-    def _remember_ended(self, state: State | None) -> None:
-        with self._lock:
-            ended = list(self._ended.values())
-        if ended and self._write(state, ended):
-            with self._lock:
-                for run in ended:
-                    self._ended.pop(run.id, None)
+    def _past(self) -> Past:
+        """What the state knows, and what it has not taken yet."""
+        return _joined(self._known, self._in_mind.values()) if self._in_mind else self._known
 
-    def _write(self, state: State | None, runs: Iterable[Run]) -> bool:
-        """Write runs that have not told of themselves, and have them in mind at once; whether they are written."""
-        told = {run.id for known in self._past.runs.values() for run in known if _is_told(run)}
-        runs = [run for run in runs if run.outcome == MISDATED or run.id not in told]
-        if not runs:
-            return True
-        self._past = _joined(self._past, runs)
-        if state is None:
-            return False
+    def _just_ended(self) -> list[Run]:
+        """The runs that ended since the last look."""
+        found = []
+        with suppress(queue.Empty):
+            while True:
+                found.append(self._ended.get_nowait())
+        return found
+
+    def _untold(self, ended: list[Run]) -> list[Run]:
+        """Those that have not told of themselves."""
+        told = {run.id for known in self._known.runs.values() for run in known if _is_told(run)}
+        return [run for run in ended if run.id not in told]
+
+    def _remember(self, state: State | None, runs: Iterable[Run]) -> None:
+        """Have runs in mind until the state takes them."""
+        self._in_mind |= {run.id: run for run in runs}
+        if state is None or not self._in_mind:
+            return
         try:
-            state.put(runs)
+            state.put(self._in_mind.values())
         except StorageError as error:
             self.say("state.unwritable", str(error), error.hint or "see its disk")
-            return False
-        self._dirty = True
-        return True
+        else:
+            self._known = _joined(self._known, self._in_mind.values())
+            self._in_mind.clear()
+            self._dirty = True
 
 
 def _runs(run: Run) -> bool:
@@ -222,7 +232,7 @@ def _put_right(run: Run, now: int) -> Run:
     return replace(run, slot=0, started=now, ended=now, outcome=MISDATED, details={**run.details, "dated": run.started})
 
 
-def _joined(past: Past, runs: list[Run]) -> Past:
+def _joined(past: Past, runs: Iterable[Run]) -> Past:
     joined = {job: list(known) for job, known in past.runs.items()}
     for run in runs:
         others = [known for known in joined.get(run.job, []) if known.id != run.id]

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 
+from opsd.app.running import PINGED
 from opsd.control import SERVICES, Line
 from opsd.daemon.control import Handle, Server, Serving, Talk
 from opsd.daemon.jobs import Job, Limits, run_job
@@ -26,6 +27,8 @@ _SERVING: Final = {"owner": Serving(send_seconds=600.0)}
 #: The unit sets the limits; its TimeoutStopSec= is longer than the grace time.
 _LIMITS: Final = Limits(nice=None, io_priority=None, memory=None, grace=90.0)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: Done, and done with warnings.
+_FINE: Final = frozenset({0, 3})
 #: What the daemon tells a run about itself, as opsd.monitor.state reads it.
 _ABOUT: Final = {"run": "OPSD_RUN_ID", "slot": "OPSD_RUN_SLOT", "attempt": "OPSD_RUN_ATTEMPT"}
 
@@ -82,14 +85,17 @@ class Jobs:
     def __call__(self, talk: Talk) -> None:
         """Do what was asked."""
         verb = command_of(self._service, talk.request)
-        environment = os.environ | about_of(talk.request)
+        about = about_of(talk.request)
+        environment = os.environ | about | {PINGED: "1"}
+        job = Job(verb=verb, configuration=self._configuration, environment=environment, limits=_LIMITS)
+        log = structlog.get_logger().bind(opsd_run=talk.request.get("run"), opsd_job=talk.request["job"])
         with self._alone(talk.request["job"]):
-            job = Job(verb=verb, configuration=self._configuration, environment=environment, limits=_LIMITS)
+            log.info("job started")
             ended = run_job(job, _Beat(talk), self._stop)
-        log = structlog.get_logger().bind(opsd_job=talk.request["job"], opsd_run=talk.request.get("run"))
-        for line in ended.tail.splitlines():
-            log.info(line)
-        log.info("job ended", exit_code=ended.exit_code, seconds=round(ended.seconds, 1))
+            for line in ended.tail.splitlines():
+                log.info(line)
+            tell = log.info if ended.exit_code in _FINE else log.error
+            tell("job ended", exit_code=ended.exit_code, seconds=round(ended.seconds), hint=_last_line(ended.tail))
         talk.say(exit=ended.exit_code, tail=ended.tail, seconds=round(ended.seconds, 3))
 
     @contextmanager
@@ -103,6 +109,11 @@ class Jobs:
         finally:
             with self._lock:
                 self._at_work.remove(job)
+
+
+def _last_line(tail: str) -> str:
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
 
 
 class _Beat:

@@ -10,8 +10,8 @@ from typing import Final
 import structlog
 
 from opsd.app.alerting import Alerting
-from opsd.app.metering import observed_of, view_of
-from opsd.app.pausing import pause_of
+from opsd.app.metering import view_of
+from opsd.app.planning import besides_of, observed_of
 from opsd.app.version import version
 from opsd.clock import SECOND, Clock
 from opsd.daemon.keeper import Look, Trouble
@@ -19,7 +19,7 @@ from opsd.daemon.metrics_server import MetricsServer
 from opsd.daemon.service import Listener
 from opsd.errors import ConfigurationError
 from opsd.events import Total, Warning
-from opsd.monitor.health import Besides, Pause, judge
+from opsd.monitor.health import judge
 from opsd.monitor.metrics import Exposition, Service
 from opsd.monitor.problems import Problem, Severity
 from opsd.settings import Settings
@@ -75,9 +75,7 @@ class Watch(Listener):
 
     def _judged(self, look: Look) -> tuple[Problem, ...]:
         """What the state shows, what is wrong with the daemon itself, and who can't be told."""
-        pause = pause_of(look.state, look.now)
-        besides = Besides(pause=Pause(until=pause.until, reason=pause.reason) if pause else None)
-        health = judge(look.plan, look.past, observed_of(look.state), look.now, besides)
+        health = judge(look.plan, look.past, observed_of(look.state), look.now, besides_of(look.state, look.now))
         own = self._own(look.trouble, look.now)
         unreached = self._alerting.problems() if self._alerting else []
         told = {each.key: each for each in (*health.problems, *own, *unreached)}

@@ -8,9 +8,10 @@ no prune dropped, a drill was red, a job found damage); else 3 when there is any
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 from typing import Final
 
-from opsd.clock import DAY
+from opsd.clock import DAY, local
 from opsd.monitor.deadlines import AHEAD, Past, Plan, deadline, patience
 from opsd.monitor.observed import Observed, PlaceSeen, Point
 from opsd.monitor.problems import Problem, Severity
@@ -28,15 +29,15 @@ REBUILT_SHOWN: Final = DAY
 LEAST_FREE: Final = 256 * 1024 * 1024
 #: What a copy of a host that plans none may lag behind.
 _UNPLANNED: Final = 2 * DAY
-#: Without these nothing new is kept; the others only prove or tidy.
-_VITAL: Final = frozenset({"backup", "copy"})
+#: Without these nothing new is kept, or nobody would know; the others only prove or tidy.
+_VITAL: Final = frozenset({"backup", "copy", "self-check"})
 #: How a run ended that only waits for its next try.
 _WAITS: Final = frozenset({RUNNING, "postponed"})
 #: What says nothing of how the job does.
 _NOTHING_TRIED: Final = NEVER_RAN | {MISDATED}
 #: Only a daemon does it, and where none ever did, none is missing.
 _SELF_CHECK: Final = "self-check"
-_COMMANDS: Final = {"check": "opsd check --due"}
+_COMMANDS: Final = {"check": "opsd check --due", _SELF_CHECK: "systemctl status opsd-daemon"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ class _Case:
 def judge(plan: Plan, past: Past, observed: Observed | None, now: int, besides: Besides = NOTHING) -> Health:
     """What the runs of the past and what was found to be there come to. `observed` None: nobody looked yet."""
     jobs = tuple(_job(plan, past, job, now) for job in plan.jobs)
-    found = [*_of_site(past, now, besides), *_of_jobs(jobs)]
+    found = [*_of_site(past, now, besides), *_of_jobs(jobs, plan.zone)]
     if observed:
         case = _Case(plan=plan, past=past, observed=observed, now=now)
         found += [*_of_repository(case), *_of_others(case), *_of_retention(case), *_of_drills(case)]
@@ -192,15 +193,12 @@ def _of_site(past: Past, now: int, besides: Besides) -> Iterator[_Finding]:
         yield _warning("state.rebuilt", title, "opsd self-check", besides.rebuilt)
 
 
-def _of_jobs(jobs: tuple[JobHealth, ...]) -> Iterator[_Finding]:
+def _of_jobs(jobs: tuple[JobHealth, ...], zone: tzinfo) -> Iterator[_Finding]:
     for each in jobs:
         command = _COMMANDS.get(each.job, f"opsd {each.job}")
         if each.is_overdue:
-            title = f"{each.job} is overdue: " + (
-                "the last good one is too old" if each.success else "none was ever good"
-            )
             tell = _critical if each.job in _VITAL else _warning
-            yield tell(f"{each.job}.overdue", title, command, each.deadline, is_overdue=True)
+            yield tell(f"{each.job}.overdue", _lateness(each, zone), command, each.deadline, is_overdue=True)
         last = each.attempt
         if last and not last.is_good and last.outcome not in _WAITS:
             is_doubt = last.exit_code == 4
@@ -208,6 +206,13 @@ def _of_jobs(jobs: tuple[JobHealth, ...]) -> Iterator[_Finding]:
             title = f"the last {each.job} " + _ending(last)
             step = last.hint or command
             yield tell(f"{each.job}.failed", title, step, last.ended or last.started, is_doubt=is_doubt)
+
+
+def _lateness(job: JobHealth, zone: tzinfo) -> str:
+    last = f"the last good one began {_time(job.success.started, zone)}" if job.success else ""
+    if job.job == _SELF_CHECK:
+        return f"the daemon does not work: it has not looked as it should; {last or 'it never did'}"
+    return f"{job.job} is overdue: {last or ('none succeeded yet' if job.attempt else 'it never ran')}"
 
 
 def _ending(run: Run) -> str:
@@ -224,7 +229,7 @@ def _of_repository(case: _Case) -> Iterator[_Finding]:
         return
     if place.lost:
         gone = f"{_count(place.lost, 'snapshot')} of the repository gone, and no prune dropped them"
-        step = place.hint or "opsd check"
+        step = place.hint or "opsd check --repair"
         yield _critical("repository.emptied", gone, step, place.looked or case.now, is_doubt=True)
     if place.error:
         title = f"the repository can't be read: {place.error}"
@@ -251,7 +256,7 @@ def _of_sources(case: _Case, place: PlaceSeen) -> Iterator[_Finding]:
         if not stored:
             yield _warning(f"source.{label}.stale", f"source {label} is in no snapshot yet", "opsd backup", case.now)
         elif "backup" in case.plan.jobs and case.now > (until := case.due("backup", stored)):
-            title = f"source {label} has no complete snapshot within the promise"
+            title = f"source {label}: its newest good snapshot is of {_time(stored, case.plan.zone)}"
             yield _critical(f"source.{label}.stale", title, "opsd backup", until, is_overdue=True)
 
 
@@ -262,7 +267,9 @@ def _of_others(case: _Case) -> Iterator[_Finding]:
         if place.kind == "repository":
             continue
         if place.lost:
-            title = f"{place.kind} {name} holds less than it did: {_count(place.lost, 'snapshot')} gone, and no prune dropped them"
+            title = (
+                place.error or f"{place.kind} {name}: {_count(place.lost, 'snapshot')} gone, and no prune dropped them"
+            )
             yield _critical(
                 f"copy.{name}.emptied", title, place.hint or "opsd copy", place.looked or case.now, is_doubt=True
             )
@@ -284,9 +291,14 @@ def _behind(case: _Case, name: str, place: PlaceSeen, newest: int) -> Iterator[_
     else:
         until, is_behind = case.due("copy", since), place.newest < newest
     if is_behind and case.now > until:
-        title = f"{place.kind} {name} is behind: it lacks what it should have had by now"
+        last = (
+            f"its newest snapshot is of {_time(place.newest, case.plan.zone)}"
+            if place.newest
+            else "it was never filled"
+        )
+        title = f"{place.kind} {name} is behind: {last}"
         yield _critical(key, title, command, until, is_overdue=True)
-    elif is_behind and not place.newest:
+    elif is_behind and place.looked and not place.newest:
         yield _warning(key, f"{place.kind} {name} was never filled", command, since)
 
 
@@ -346,6 +358,10 @@ def _slow(observed: Observed) -> str:
         f"{what} {took / 3600:.1f} h of {most / 3600:.1f} h" for what, took, most in measured if most and took > most
     ]
     return ", ".join(missed)
+
+
+def _time(moment: int, zone: tzinfo) -> str:
+    return f"{local(moment, zone):%Y-%m-%d %H:%M}"
 
 
 def _count(number: int, noun: str) -> str:

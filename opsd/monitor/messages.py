@@ -1,9 +1,10 @@
 """What an alert says: a short text that is an SMS or a subject, and a long one.
 
-Pure. Promise: the short text has at most 160 characters and names the host, what is wrong and the next step; no control character gets
-in. Problems bring their own words, which hold no secret and no path of customers' data.
+Pure. Promise: the short text has at most 160 characters and names the host, what is wrong and the next step. No control character gets
+in, and no path: errors name files, and a message passes through many hands.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -18,8 +19,13 @@ from opsd.monitor.spool import Note
 SHORT: Final = 160
 _HOST: Final = 40
 _NEXT: Final = 60
+#: Less of a title says nothing.
+_SHARE: Final = 24
 #: A cut of plain letters: one that is not in their alphabet would halve what an SMS holds (3GPP TS 23.038).
 _CUT: Final = "..."
+#: An absolute path, and words after a blank in it as long as they have a slash too.
+_PATH: Final = re.compile(r"""(?<![^\s'"(\[])/[^\s:'"]+(?:\s+[^\s:'"]*/[^\s:'"]*)*""")
+_ENDS: Final = (".", "?", "!")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,10 @@ def plain(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
 
 
+def _title(problem: Problem) -> str:
+    return _PATH.sub("(path)", plain(problem.title))
+
+
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: max(0, most - len(_CUT))] + _CUT
 
@@ -54,21 +64,27 @@ def _cut(text: str, most: int) -> str:
 def _short(host: str, present: Sequence[Note], ended: Sequence[Note]) -> str:
     head = f"opsd {_cut(plain(host), _HOST)}: "
     if not present:
-        return _cut(f"{head}all clear: {_titles(ended)}", SHORT)
-    repeated = "still " if all(each.event is Event.REPEATED for each in present) else ""
-    if len(present) == 1:
-        problem = present[0].incident.problem
-        tail = f". Next: {_cut(plain(problem.next_step), _NEXT)}"
-        repeated = repeated and "still: "
+        head += "all clear, this has ended: "
+        return head + _titles(ended, SHORT - len(head))
+    again = "still " if all(each.event is Event.REPEATED for each in present) else ""
+    tail = " Next: opsd status"
+    if len(present) > 1:
+        head += f"{again}{len(present)} problems: "
     else:
-        repeated = f"{repeated}{len(present)} problems: "
-        tail = ". Next: opsd status"
-    what = repeated + _titles(present) + (f"; ended: {_titles(ended)}" if ended else "")
-    return head + _cut(what, SHORT - len(head) - len(tail)) + tail
+        head += "still: " if again else ""
+        tail = f" Next: {_cut(plain(present[0].incident.problem.next_step), _NEXT)}"
+    room = SHORT - len(head) - len(tail) - 1
+    over = f"; ended: {_titles(ended, room // 3)}" if ended else ""
+    what = _titles(present, room - len(over)) + over
+    return head + (what if what.endswith(_ENDS) else f"{what}.") + tail
 
 
-def _titles(notes: Sequence[Note]) -> str:
-    return "; ".join(plain(each.incident.problem.title) for each in notes)
+def _titles(notes: Sequence[Note], room: int) -> str:
+    """As many as there is room for; where they are too long, each gets its share, so that one does not hide the others."""
+    titles = [_title(each.incident.problem) for each in notes]
+    if len("; ".join(titles)) > room:
+        titles = [_cut(each, max(_SHARE, (room + 2) // len(titles) - 2)) for each in titles]
+    return _cut("; ".join(titles), room)
 
 
 def _long(host: str, present: Sequence[Note], ended: Sequence[Note], zone: tzinfo) -> list[str]:
@@ -89,7 +105,7 @@ def _long(host: str, present: Sequence[Note], ended: Sequence[Note], zone: tzinf
 
 def _described(problem: Problem, zone: tzinfo) -> list[str]:
     return [
-        f"{str(problem.severity).upper()}: {plain(problem.title)}",
+        f"{str(problem.severity).upper()}: {_title(problem)}",
         f"  since: {_moment(problem.since, zone)}",
         f"  next: {plain(problem.next_step)}",
     ]
@@ -98,7 +114,7 @@ def _described(problem: Problem, zone: tzinfo) -> list[str]:
 def _span(note: Note, zone: tzinfo) -> str:
     incident = note.incident
     gone = incident.gone or incident.ended or incident.opened
-    return f"{plain(incident.problem.title)} (from {_moment(incident.problem.since, zone)} to {_moment(gone, zone)})"
+    return f"{_title(incident.problem)} (from {_moment(incident.problem.since, zone)} to {_moment(gone, zone)})"
 
 
 def _moment(time: int, zone: tzinfo) -> str:

@@ -64,7 +64,7 @@ def _of(help: str, *labels: str) -> Definition:  # noqa: A002 - the exposition's
 #: All that there is, by name, but the `process_*` of the client library.
 METRICS: Final[Mapping[str, Definition]] = {
     "opsd_build_info": _of("Always 1; the version that runs", "version"),
-    "opsd_promise_kept": _of("1 while nothing critical is wrong, by the daemon's own judgement"),
+    "opsd_promise_kept": _of("1 while nothing critical is wrong and nothing is overdue, as opsd judges"),
     "opsd_problems": _of("What 'opsd status' names as wrong", "severity"),
     "opsd_updated_timestamp_seconds": _of("When these figures were worked out"),
     "opsd_observed_timestamp_seconds": _of("When the self-check last looked at what is really there"),
@@ -94,6 +94,10 @@ METRICS: Final[Mapping[str, Definition]] = {
     "opsd_place_readable": _of("1 if the place could be read at the last look", "place"),
     "opsd_place_snapshots": _of("Complete snapshots there", "place"),
     "opsd_place_newest_snapshot_timestamp_seconds": _of("The newest of these; 0: none", "place"),
+    "opsd_place_lost_snapshots": _of("Snapshots that are gone, and no prune dropped them", "place"),
+    "opsd_place_oldest_unread_timestamp_seconds": _of(
+        "When what has waited longest there was put, or last read; not told where nothing waits", "place"
+    ),
     "opsd_place_bytes": _of("What is stored there", "place"),
     "opsd_place_free_bytes": _of("Room on its disk, where that is known", "place"),
     "opsd_place_verified_ratio": _of(
@@ -192,7 +196,7 @@ def stage_name(job: str, stage: str) -> str:
 def _service(view: View) -> Iterator[_Sample]:
     service = view.service
     yield "opsd_build_info", (service.version,), 1
-    yield "opsd_promise_kept", (), all(each.severity != Severity.CRITICAL for each in view.problems)
+    yield "opsd_promise_kept", (), _is_kept(view)
     for severity in Severity:
         yield "opsd_problems", (severity,), sum(each.severity == severity for each in view.problems)
     yield "opsd_updated_timestamp_seconds", (), _seconds(view.now)
@@ -200,6 +204,12 @@ def _service(view: View) -> Iterator[_Sample]:
     yield "opsd_paused_until_timestamp_seconds", (), _seconds(view.paused_until)
     yield "opsd_configuration_reload_success", (), service.reloaded
     yield "opsd_configuration_reload_success_timestamp_seconds", (), _seconds(service.reload_time)
+
+
+def _is_kept(view: View) -> bool:
+    """As 'opsd status' judges: nothing critical, and nothing overdue."""
+    is_late = any(view.now > deadline(view.plan, view.past, job, view.now) for job in view.plan.jobs)
+    return not is_late and all(each.severity != Severity.CRITICAL for each in view.problems)
 
 
 def _jobs(view: View) -> Iterator[_Sample]:
@@ -271,6 +281,8 @@ def _place(name: str, place: PlaceSeen) -> Iterator[_Sample]:
     yield "opsd_place_readable", (name,), not place.error
     yield "opsd_place_snapshots", (name,), place.snapshots
     yield "opsd_place_newest_snapshot_timestamp_seconds", (name,), _seconds(place.newest)
+    yield "opsd_place_lost_snapshots", (name,), place.lost
+    yield from _known("opsd_place_oldest_unread_timestamp_seconds", _seconds(place.unread) or None, name)
     yield "opsd_place_bytes", (name,), place.bytes
     yield from _known("opsd_place_free_bytes", place.free, name)
     if place.verify != "off":

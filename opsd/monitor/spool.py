@@ -158,12 +158,12 @@ class Spool:
     def letters(self, places: Iterable[Place], now: int) -> list[Letter]:
         """What waits for these addresses and is to be tried now. A clock that was set back makes nothing wait for longer."""
         resting = {each.place for each in self.troubles() if now < each.next_try <= now + LONGEST_PAUSE}
-        letters = []
-        for place in places:
-            notes = tuple(each for each in self.notes(place) if each.waits) if place not in resting else ()
-            if notes:
-                letters.append(Letter(place=place, notes=notes))
-        return letters
+        waiting = set(self._all("SELECT DISTINCT contact, number FROM notes WHERE waits")) - resting
+        return [
+            Letter(place=place, notes=tuple(each for each in self.notes(place) if each.waits))
+            for place in places
+            if place in waiting
+        ]
 
     def troubles(self) -> list[Trouble]:
         """The addresses that can't be reached."""

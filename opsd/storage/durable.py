@@ -13,6 +13,7 @@ from opsd.errors import StorageError, StoreFull, StoreReadOnly, StoreUnavailable
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_REFUSED_HINT = "see its mount options, owner and mode, and as whom opsd runs; in a unit of systemd: opsd config units"
 # What a network file system says while its server is away.
 _AWAY = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EAGAIN, errno.ENOTCONN})
 
@@ -25,7 +26,7 @@ def failure(error: OSError, action: str, root: Path) -> StorageError:
     if error.errno in _FULL:
         return StoreFull(text, hint="make room there, or run 'opsd prune'")
     if error.errno in _REFUSED:
-        return StoreReadOnly(text, hint="see its mount options, owner and mode, and as whom opsd runs")
+        return StoreReadOnly(text, hint=_REFUSED_HINT)
     if error.errno in _AWAY:
         return StoreUnavailable(text, hint="see whether the server that it is mounted from answers")
     hint = "the disk may be failing: see 'dmesg' and 'smartctl -a'" if error.errno == errno.EIO else None

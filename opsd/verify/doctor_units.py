@@ -29,7 +29,7 @@ _SECRETS: Final = (
     "ImportCredential",
 )
 #: What makes drop-ins for all that the configuration names.
-_STEP: Final = "opsd config units"
+STEP: Final = "opsd config units --write && systemctl daemon-reload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +58,12 @@ class Sandbox:
     def refuses_to_write(self, subject: str, path: str) -> Iterator[Finding]:
         """Whether a folder can't be written to."""
         if self.writable is not None and not any(_lies_in(path, folder) for folder in self.writable):
-            yield failure(subject, f"{path} can't be written to by {self.unit}: no ReadWritePaths= names it", _STEP)
+            yield failure(subject, f"{path} can't be written to by {self.unit}: no ReadWritePaths= names it", STEP)
 
     def refuses_network(self, subject: str, what: str) -> Iterator[Finding]:
         """Whether a server can't be reached."""
         if not self.has_network:
-            yield failure(subject, f"{what} can't be reached by {self.unit}: it has no network", _STEP)
+            yield failure(subject, f"{what} can't be reached by {self.unit}: it has no network", STEP)
 
 
 def installed(root: Path = Path("/"), unit: str = WORKER) -> Sandbox | None:

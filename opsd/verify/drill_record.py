@@ -8,14 +8,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opsd.errors import OpsdError, SnapshotUnknown, StorageError
 from opsd.repository.local import replace_file
 from opsd.storage.durable import private_folder
-from opsd.verify.checks import CheckResult
-from opsd.verify.drill_report import DrillReport
 from opsd.verify.expectations import Deviation, Verdict
+
+if TYPE_CHECKING:  # Whoever only reads records needs nothing of what a drill does.
+    from opsd.verify.checks import CheckResult
+    from opsd.verify.drill_report import DrillReport
 
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{9}Z-[0-9a-f]{8}")
 
@@ -72,7 +74,7 @@ class DrillRecord:
         return [f"{each['kind']} in {each['source']}: {each['subject']}" for each in self.faults if not each["found"]]
 
 
-def of_report(report: DrillReport) -> dict[str, Any]:
+def of_report(report: "DrillReport") -> dict[str, Any]:
     """The fields of a record that a report fills."""
     return {
         "verdict": str(report.verdict),
@@ -104,7 +106,7 @@ def _deviation(deviation: Deviation) -> dict[str, Any]:
     return {**asdict(deviation), "severity": str(deviation.severity)}
 
 
-def _check(result: CheckResult) -> dict[str, Any]:
+def _check(result: "CheckResult") -> dict[str, Any]:
     return {
         "name": result.check.name,
         "passed": result.deviation is None,

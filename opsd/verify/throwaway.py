@@ -25,6 +25,7 @@ from opsd.verify.scratch import stop_server
 
 #: Nothing needs to outlive a crash. Sorts and scans may use the machine: nobody else asks this server.
 _SETTINGS: Final = {
+    "jit": "off",  # A unit with MemoryDenyWriteExecute= ends whoever compiles.
     "listen_addresses": "",
     "fsync": "off",
     "full_page_writes": "off",

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,28 @@ def test_a_daemon_that_stops_leaves_no_child_and_what_that_was_sending_is_sent_a
     assert [result.error for result in deliver(session(desk))] == [""]
     assert len(chat.requests) == 2
     assert deliver(session(desk)) == []
+
+
+def test_two_deliveries_at_once_send_nothing_twice(tmp_path: Path, chat: Web) -> None:
+    desk = host(tmp_path, chat.url("json"))
+    alerting(desk)[0].observe([LATE], NOW)
+    came, go = threading.Event(), threading.Event()
+
+    def hold(_: Request) -> int:
+        came.set()
+        go.wait(60)
+        return 200
+
+    chat.answer = hold
+    with ThreadPoolExecutor(2) as both:
+        first = both.submit(deliver, session(desk))
+        assert came.wait(60)
+        second = both.submit(deliver, session(desk))
+        assert wait([second], 0.2).not_done
+        go.set()
+        assert [result.error for result in first.result()] == [""]
+        assert second.result() == []
+    assert len(chat.requests) == 1
 
 
 def test_a_mail_server_that_is_down_holds_up_nobody_and_gets_one_message_once_it_is_back(

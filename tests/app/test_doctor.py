@@ -11,9 +11,10 @@ import pytest
 
 from opsd.app.backups import BackupRequest, back_up
 from opsd.app.creating import initialise
-from opsd.app.doctor import count_uncovered, examined, references
+from opsd.app.doctor import count_uncovered, examined
 from opsd.app.session import Access, Session
 from opsd.clock import DAY, Clock, FixedClock, SystemClock
+from opsd.credentials import references
 from opsd.events import Recorder
 from opsd.sources.discovery import Discovery, Found, Kind
 from opsd.storage.folder import FOLDERS
@@ -72,10 +73,12 @@ def test_a_host_with_all_it_needs_has_no_worries_about_itself(tmp_path: Path) ->
         assert worries(found) == []
 
 
-def test_a_repository_without_a_copy_is_a_warning(tmp_path: Path) -> None:
-    ((state, subject, text),) = worries(look(host(tmp_path), "configuration"))
-    assert (state, subject) == (State.WARNING, "copies")
-    assert "fire" in text
+def test_a_repository_without_a_copy_and_alerts_to_nobody_are_warnings(tmp_path: Path) -> None:
+    found = worries(look(host(tmp_path, taken=False), "configuration"))
+    assert [(state, subject) for state, subject, _ in found] == [
+        (State.WARNING, "copies"),
+        (State.WARNING, "alerts"),
+    ]
 
 
 def test_before_init_the_repository_fails_and_the_next_step_is_init(tmp_path: Path) -> None:

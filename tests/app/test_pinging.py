@@ -57,8 +57,6 @@ def test_a_run_by_hand_tells_both_and_no_path(tmp_path: Path, switch: Web) -> No
     assert phases(switch) == ["/u/start", "/u"]
     assert "backup on" in switch.requests[1].body
     assert not [each for each in switch.requests if str(tmp_path) in each.body or "www" in each.body]
-    desk.ok("backup", "--source", "www")
-    assert len(switch.requests) == 2  # A part at noon must not tell that the night was done.
 
 
 def test_a_run_that_raises_is_told_as_failed_and_one_that_must_wait_is_not(tmp_path: Path, switch: Web) -> None:
@@ -70,6 +68,11 @@ def test_a_run_that_raises_is_told_as_failed_and_one_that_must_wait_is_not(tmp_p
         record._pings.wait()
     assert phases(switch) == ["/u/start", "/u/fail", "/u/start"]
     assert "customer" not in "".join(each.body for each in switch.requests)
+
+
+def test_a_part_at_noon_does_not_tell_that_the_night_was_done(tmp_path: Path, switch: Web) -> None:
+    with tracked(session(tmp_path, switch.url(path="/u")), "backup", part=True) as record:
+        assert record._pings is None
 
 
 def test_jobs_without_a_url_and_what_runs_within_another_tell_nothing(

@@ -106,6 +106,12 @@ def test_a_failed_unit_of_which_nobody_hears_ends_with_1(desk: Desk, opsd: Opsd)
     assert "nobody could be told" in err
 
 
+def test_what_is_no_unit_is_a_usage_error(opsd: Opsd, chat: Web) -> None:
+    for name in ("", "a b", "\udcff", "x\nSubject: y", "é.service"):
+        assert opsd("alerts", "failed-unit", name)[0] == 2
+    assert chat.requests == []
+
+
 def test_the_list_tells_who_was_told_who_waits_and_why(opsd: Opsd) -> None:
     assert opsd("alerts", "list") == (0, "nothing is open\n", "")
     opsd("alerts", "failed-unit", "opsd-daemon.service")

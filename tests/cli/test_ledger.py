@@ -25,6 +25,7 @@ ACTIONS = {
     "hold": "hold",
     "export": "export",
     "ack": "ack",
+    "pause": "pause",
     "key add": "key-add",
     "key remove": "key-remove",
     "key enrol": "key-enrol",
@@ -34,6 +35,8 @@ ACTIONS = {
     **dict.fromkeys(("config generate", "config validate", "config show", "config schema")),
     **dict.fromkeys(("alerts test", "alerts list", "alerts deliver", "alerts failed-unit")),
     **dict.fromkeys(("ledger show", "ledger export", "ledger verify", "demo")),
+    **dict.fromkeys(("doctor", "config units")),
+    **dict.fromkeys(("setup", "daemon", "run")),  # What they do is done by the commands above.
     "key generate": None,  # Makes two files; the repository learns of them by 'key add'.
 }
 Opsd = Callable[..., int]
@@ -79,6 +82,8 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     assert opsd("hold", "latest", "--reason", "audit 2026") == 0
     assert opsd("hold", "latest", "--release") == 0
     assert opsd("ack", "--all") == 0
+    assert opsd("pause", "--until", "2099-01-01", "--reason", "a move") == 0
+    assert opsd("pause", "--end") == 0
     assert opsd("prune") == 0
     assert opsd("check", "--repair") == 0
     assert opsd("export", "latest", "-o", f"{folder}/smith.tar") == 0
@@ -119,7 +124,7 @@ def desk(used: Desk, tmp_path: Path) -> Iterator[Desk]:
 def test_every_command_that_changes_something_left_its_entry(used: Desk) -> None:
     found = [json.loads(line) for line in ledger(used)]
     expected = {action for action in ACTIONS.values() if action} - {"ledger-accepted"}
-    assert {each["action"] for each in found} == expected | {"release"}
+    assert {each["action"] for each in found} == expected | {"release", "pause-end"}
     begun = {each["number"]: each for each in found if each["outcome"] == "begun"}
     assert {each["action"] for each in begun.values()} == {"restore", "prune", "repair", "drill"}
     assert {each["begun"] for each in found if each["begun"]} == set(begun)

@@ -1,5 +1,6 @@
 """The alert rules, their promtool tests, and rules that are broken on purpose."""
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -35,14 +36,17 @@ def alert_of(case: Mapping[str, Any]) -> str:
 
 
 def passing(folder: Path, variants: Mapping[str, Rule]) -> set[str]:
-    """The names of those variants of rules whose tests all pass; each is run alone, with the tests of its alert only."""
+    """The names of those variants of rules whose tests all pass; each is run alone, with the tests of its alert only.
+
+    The files are JSON, which is YAML too, and written in a tenth of the time.
+    """
     files = {}
     for name, rule in variants.items():
         own = folder / f"{name}.rules.yml"
-        own.write_text(yaml.safe_dump({"groups": [{"name": "one", "rules": [dict(rule)]}]}))
+        own.write_text(json.dumps({"groups": [{"name": "one", "rules": [dict(rule)]}]}))
         tests = [case for case in cases()["tests"] if alert_of(case) == rule["alert"]]
         test = folder / f"{name}.test.yml"
-        test.write_text(yaml.safe_dump(cases() | {"rule_files": [own.name], "tests": tests}))
+        test.write_text(json.dumps(cases() | {"rule_files": [own.name], "tests": tests}))
         files[str(test)] = name
     done = subprocess.run(["promtool", "test", "rules", *files], capture_output=True, text=True, check=False)
     verdicts = re.split(r"^Unit Testing: +", done.stdout, flags=re.MULTILINE)[1:]

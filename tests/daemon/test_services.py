@@ -134,6 +134,7 @@ def test_sigterm_stops_the_job_at_a_safe_point_and_who_asked_hears_it(desk: Desk
             with pipe.open("w"):  # Now the child is at work.
                 service.process.send_signal(signal.SIGTERM)
                 ended = json.loads(lines.readline())
+        assert service.process.wait(30) == 0
     assert ended["exit"] == 143
     assert "stopped by SIGTERM" in ended["tail"]
 
@@ -143,6 +144,22 @@ def test_a_service_without_a_passed_socket_says_who_starts_it(desk: Desk) -> Non
     assert ran.code == 2
     assert "systemctl start opsd-worker.socket" in ran.err
     assert desk.run("serve", "nothing").code == 2
+
+
+#: Stand-ins for LVM's tools: a volume "group/root" that is all there is, and snapshots of it that hold a copy of the data.
+LVM = {
+    "lvs": """
+case $3 in
+vg_name,lv_name) echo group root;;
+pool_lv) echo pool;;
+lv_snapshot_invalid) ;;
+lv_name) cat "$names";;
+esac
+""",
+    "lvcreate": """while [ "$1" != --name ]; do shift; done; echo "$2" >"$names"; echo made >>"$names.log" """,
+    "lvremove": """: >"$names"; echo removed >>"$names.log" """,
+    "mount": """/bin/mount -t tmpfs none "$4" && cp -a --parents "$data" "$4" && echo mounted >>"$names.log" """,
+}
 
 
 @root_only
@@ -203,6 +220,31 @@ class TestLeastPower:
             if path.stat().st_uid != SERVICE_USER
         ]
         assert alien == []
+
+    def test_a_snapshot_of_the_file_system_is_made_and_removed_by_the_service(self, theirs: Desk) -> None:
+        tools, names, data = (theirs.folder / name for name in ("tools", "names", "data"))
+        tools.mkdir()
+        names.touch()
+        for name, script in LVM.items():
+            (tools / name).write_text(f"#!/bin/sh\nnames={names} data={data}\n{script}")
+            (tools / name).chmod(0o755)
+        theirs = theirs.configured(f"data: {{files: {{paths: [{data}], snapshot: lvm}}}}")
+        rich = Desk(folder=theirs.folder, environment={**theirs.environment, "PATH": f"{tools}:{os.environ['PATH']}"})
+        owner = as_user(SERVICE_USER, "dac_read_search", "setuid", "setgid")
+        theirs.ok("init")
+        with (
+            serving(theirs, "owner", owner),
+            serving(rich, "hooks"),
+            serving(theirs, "worker", as_user(SERVICE_USER, "dac_read_search")) as service,
+        ):
+            ended = service.ask({"job": "backup"})
+        log = (theirs.folder / "names.log").read_text().splitlines()
+        if not any(line.startswith("mounted") for line in log):
+            pytest.skip("nothing can be mounted here")
+        assert ended.exit_code == 0, ended.tail
+        assert [line.split()[0] for line in log] == ["made", "mounted", "removed"]
+        assert names.read_text() == ""
+        assert list((theirs.folder / "run" / "frozen").iterdir()) == []
 
     def test_the_owner_service_opens_only_what_a_source_covers(self, theirs: Desk) -> None:
         elsewhere = theirs.folder / "elsewhere.db"

@@ -12,6 +12,8 @@ from opsd.app.pausing import pause
 from opsd.clock import DAY, SECOND, FixedClock
 from opsd.daemon.keeper import Look, Trouble
 from opsd.daemon.watching import Watch
+from opsd.monitor import spool
+from opsd.monitor.alert_options import AlertSettings
 from opsd.monitor.deadlines import Past
 from opsd.monitor.health import Pause
 from opsd.monitor.state import State
@@ -117,3 +119,17 @@ def test_a_new_configuration_moves_it_and_off_ends_it(metrics: Watch, look: Look
     metrics.start(replace(look.settings, metrics=Stated(listen="off")))
     assert not (tmp_path / "t").exists()
     assert metrics.is_alive()
+
+
+def test_people_are_told_again_on_time_also_where_nothing_changes(clock: FixedClock, look: Look) -> None:
+    settings = replace(look.settings, alerts=AlertSettings(repeat=10.0))
+    watch = Watch(clock, None)
+    watch.start(settings)
+    overdue = replace(look, settings=settings, now=NOON + 2 * DAY)
+    for seconds in (0, 10, 20):
+        now = overdue.now + seconds * SECOND
+        watch.tick(replace(overdue, now=now, changed=False))
+        with spool.opened(settings.state, pytest.fail) as opened:
+            told = {each.key: each.told for each in opened.incidents()}
+        assert told["backup.overdue"] == now
+    watch.stop()

@@ -124,6 +124,12 @@ def test_what_stands_there_tells_one_problem(expected: str, severity: str, exit_
     assert found.is_kept == (severity == "warning")
 
 
+def test_of_a_place_that_never_answered_nothing_is_claimed_before_it_is_overdue() -> None:
+    unseen = PlaceSeen(kind="copy")
+    assert keys(health(replace(seen(paris=unseen), kit_made=NOON - HOUR))) == []
+    assert keys(health(seen(paris=unseen))) == ["copy.paris.behind"]
+
+
 def test_a_kit_that_was_used_within_a_year_is_known_to_work() -> None:
     assert keys(health(replace(WELL, kit_made=NOON - 400 * DAY, kit_used=NOON - 300 * DAY))) == []
 
@@ -144,7 +150,7 @@ def test_each_job_is_overdue_once_its_deadline_passed(job: str) -> None:
     assert (found.exit_code, found.is_kept) == (5, False)
     told = next(each for each in found.problems if each.key == f"{job}.overdue")
     assert told.since < NOON
-    assert told.severity is (Severity.CRITICAL if job in {"backup", "copy"} else Severity.WARNING)
+    assert told.severity is (Severity.CRITICAL if job in {"backup", "copy", "self-check"} else Severity.WARNING)
 
 
 def test_overdue_wins_over_doubt_since_both_are_told() -> None:

@@ -32,7 +32,7 @@ def note(title: str, event: Event = Event.OPENED, severity: Severity = Severity.
         ([note("backup is late", Event.REPEATED)], "opsd web1: still: backup is late. Next: run it"),
         ([note("a"), note("b", severity=Severity.CRITICAL)], "opsd web1: 2 problems: b; a. Next: opsd status"),
         ([note("a", Event.REPEATED)] * 2, "opsd web1: still 2 problems: a; a. Next: opsd status"),
-        ([note("a", Event.ENDED), note("b", Event.ENDED)], "opsd web1: all clear: a; b"),
+        ([note("a", Event.ENDED), note("b", Event.ENDED)], "opsd web1: all clear, this has ended: a; b"),
         ([note("a", Event.ENDED), note("b")], "opsd web1: b; ended: a. Next: run it"),
     ],
 )
@@ -47,10 +47,41 @@ def test_the_long_text_says_since_when_in_the_zone_of_the_site_and_how_to_acknow
     assert "opsd ack backup.is.late" in found.long
 
 
+@pytest.mark.parametrize(
+    ("title", "told"),
+    [
+        ("the last backup failed: source www: /srv/smith/a b/c: no such file", "source www: (path): no such file"),
+        ("the disk of /var/lib/opsd is full", "the disk of (path) is full"),
+        ("can't read '/srv/smith/x'", "can't read '(path)'"),
+        ("copy sftp://paris/web1 is late, 1/3 of it", "copy sftp://paris/web1 is late, 1/3 of it"),
+    ],
+)
+def test_no_path_gets_into_a_message(title: str, told: str) -> None:
+    for event in Event:
+        found = message("web1", [note(title, event)], PARIS)
+        assert told in found.short
+        assert told in found.long
+        assert "smith" not in found.short + found.long.partition("opsd ack")[0]
+
+
 def test_the_worst_that_is_open_decides_how_loud_it_is() -> None:
     worse = note("b", severity=Severity.CRITICAL)
     assert message("web1", [note("a"), worse], PARIS).severity is Severity.CRITICAL
     assert message("web1", [note("b", Event.ENDED, Severity.CRITICAL)], PARIS).severity is None
+
+
+def test_one_long_title_does_not_hide_the_others() -> None:
+    short = message("web1", [note(f"{name} is late " * 20) for name in ("backup", "copy", "drill")], PARIS).short
+    assert all(f"{name} is late" in short for name in ("backup", "copy", "drill"))
+    assert short.endswith("Next: opsd status")
+
+
+@pytest.mark.parametrize("event", Event)
+def test_what_is_too_long_for_an_sms_is_cut_where_it_hurts_least(event: Event) -> None:
+    found = message("w" * 253, [note("late " * 100, event, step="run it " * 50)], PARIS).short
+    assert SHORT - 1 <= len(found) <= SHORT
+    assert found.startswith("opsd www")
+    assert event is Event.ENDED or " Next: run it run it" in found
 
 
 @settings(max_examples=40)

@@ -94,7 +94,6 @@ def test_a_run_at_work_is_told_with_its_beginning() -> None:
 def test_last_success_and_last_attempt_are_told_apart(samples: Samples) -> None:
     assert value(samples, "opsd_job_last_success_timestamp_seconds", job="backup") == at(NOON - 8 * HOUR) + 60
     assert value(samples, "opsd_job_last_attempt_timestamp_seconds", job="backup") == at(NOON - HOUR) + 60
-    assert value(samples, "opsd_job_last_success_timestamp_seconds", job="copy") == 0
     assert value(samples, "opsd_job_running", job="backup") == 0
 
 
@@ -143,9 +142,10 @@ def test_stages_have_few_names_whatever_sources_and_databases_are_called(samples
     assert stage_name("restore", "customer_ltd") == "other"
 
 
-def test_every_stage_of_the_code_has_a_name_here() -> None:
+def test_every_stage_of_a_job_has_a_name_here() -> None:
     stated = re.compile(r"\.stage\(\s*f?\"([^\"{]+)")
-    texts = [path.read_text(encoding="utf-8") for path in Path("opsd").rglob("*.py")]
+    rooms = [Path("opsd") / room for room in ("backup", "restore", "retention", "verify")]
+    texts = [path.read_text(encoding="utf-8") for room in rooms for path in room.rglob("*.py")]
     stages = {stage for text in texts for stage in stated.findall(text)}
     assert len(stages) > 8
     assert {stage for stage in stages if stage_name("check", stage) not in STAGES.values()} == set()
@@ -173,6 +173,8 @@ def test_how_far_a_copy_is_behind_is_told_in_snapshots_and_seconds(samples: Samp
 
 def test_a_place_that_is_never_checked_has_no_share_and_one_of_unknown_room_no_room(samples: Samples) -> None:
     assert value(samples, "opsd_place_verified_ratio", place="paris", state="vouched") == 0.75
+    assert value(samples, "opsd_place_oldest_unread_timestamp_seconds", place="repository") == at(NOON - 29 * DAY)
+    assert value(samples, "opsd_place_oldest_unread_timestamp_seconds", place="cold") is None
     assert value(samples, "opsd_place_verified_ratio", place="cold", state="read") is None
     assert value(samples, "opsd_place_free_bytes", place="repository") == 10**9
     assert value(samples, "opsd_place_free_bytes", place="paris") is None
@@ -186,9 +188,11 @@ def test_the_drill_is_told_with_its_targets(samples: Samples) -> None:
     assert value(samples, "opsd_drill_green_timestamp_seconds") == at(NOON - 11 * DAY)
 
 
-def test_a_promise_is_kept_until_something_critical_is_wrong(samples: Samples) -> None:
+def test_a_promise_is_kept_until_something_critical_is_wrong_or_overdue(samples: Samples) -> None:
     assert value(samples, "opsd_promise_kept") == 1
     assert value(samples, "opsd_problems", severity="warning") == 1
+    late = replace(VIEW.past, runs={**VIEW.past.runs, "check": [run("check", NOON - 9 * DAY)]})
+    assert value(told(replace(VIEW, past=late)), "opsd_promise_kept") == 0
     broken = told(replace(VIEW, problems=(replace(VIEW.problems[0], severity=Severity.CRITICAL),)))
     assert value(broken, "opsd_promise_kept") == 0
     assert value(broken, "opsd_problems", severity="critical") == 1
@@ -202,6 +206,7 @@ def test_a_host_on_which_nobody_has_looked_yet_tells_what_it_knows() -> None:
     assert value(quiet, "opsd_uncovered_databases") is None
     assert value(quiet, "opsd_drill_recovery_time_seconds") is None
     assert value(quiet, "opsd_drill_timestamp_seconds") == 0
+    assert value(found, "opsd_job_last_success_timestamp_seconds", job="copy") == 0
 
 
 def test_the_process_is_told_with_it(samples: Samples) -> None:
@@ -236,3 +241,9 @@ def test_a_scrape_of_500_sources_takes_well_below_50_milliseconds() -> None:
 def test_families_are_in_the_order_of_the_list() -> None:
     names = [each.name for each in families(VIEW)]
     assert names == [name.removesuffix("_total") for name in METRICS]
+
+
+def test_the_document_lists_every_metric_as_it_is() -> None:
+    lines = Path("docs/metrics.md").read_text(encoding="utf-8").splitlines()
+    rows = [f"| `{name}` | {', '.join(each.labels)} | {each.help} |" for name, each in METRICS.items()]
+    assert [line for line in lines if line.startswith("| `opsd_")] == rows

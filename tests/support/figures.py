@@ -40,6 +40,7 @@ OBSERVED = Observed(
             newest=NOON - 9 * HOUR,
             bytes=6_000_000,
             free=10**9,
+            unread=NOON - 29 * DAY,
             read_share=0.9,
             points={"www": POINT, "crm": POINT},
         ),
@@ -49,6 +50,7 @@ OBSERVED = Observed(
             snapshots=41,
             newest=NOON - 33 * HOUR,
             missing=1,
+            lost=3,
             completed=NOON - 32 * HOUR,
             bytes=5_500_000,
             read_share=0.25,
@@ -86,11 +88,12 @@ BACKUPS = (
     run("backup", NOON - HOUR, outcome="failed", stages=(("storing", 1.0), ("www", 40.0), ("crm", 2.5))),
     run("backup", NOON - 8 * HOUR),
 )
+OTHERS = {job: (run(job, NOON - HOUR),) for job in ("copy", "prune", "check", "drill", "self-check")}
 VIEW = View(
     now=NOON,
     service=Service(version="1.2", reloaded=False, reload_time=NOON - DAY),
     plan=PLAN,
-    past=Past(runs={"backup": BACKUPS, "drill": (run("drill", NOON - 4 * DAY),)}, since=NOON - 30 * DAY),
+    past=Past(runs={"backup": BACKUPS, **OTHERS}, since=NOON - 30 * DAY),
     counts={("backup", "done"): 400, ("backup", "failed"): 3, ("backup", "interrupted"): 1, ("drill", "done"): 57},
     observed=OBSERVED,
     paused_until=NOON + HOUR,

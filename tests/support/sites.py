@@ -57,9 +57,9 @@ class Site:
 
     def backup(self) -> None:
         """One snapshot, with one more file in it, that leaves its run."""
-        with self.session() as session, recorded(session, "backup"):
+        with self.session() as session, recorded(session, "backup") as record:
             (self.folder / "data" / f"file{session.clock.now()}").write_text("more\n")
-            back_up(session, BackupRequest())
+            record.note(snapshot=back_up(session, BackupRequest()).snapshot.id)
 
     def copy(self, *names: str) -> None:
         with self.session() as session:

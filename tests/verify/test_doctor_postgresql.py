@@ -58,6 +58,7 @@ def test_a_database_that_lets_nobody_in_is_told_with_its_statement(cluster: Clus
     cluster.create("shop")
     cluster.execute("revoke connect on database shop from public")
     found = look(cluster)
+    assert [each.text for each in found] == ["shop: opsd may not connect"]
     assert [each.next_step for each in found] == ['GRANT CONNECT ON DATABASE "shop" TO "opsd";']
     assert [each.state for each in mended(cluster, found, "postgres")] == [State.OK]
 
