@@ -1,5 +1,7 @@
 """`opsd daemon`: keep the schedule."""
 
+import os
+
 import click
 
 from opsd.app.session import find_settings
@@ -32,7 +34,8 @@ JSON:
 def command(ctx: click.Context, *, as_json: bool) -> int:
     """Be the daemon."""
     journal.configure(as_json=as_json)
-    configuration = getattr(ctx.obj, "configuration", None)
+    stated = getattr(ctx.obj, "configuration", None)
+    configuration = os.path.abspath(stated) if stated else None  # Jobs work in another folder.
     clock = SystemClock()
     return Service(
         lambda: find_settings(configuration), AsConfigured(configuration), clock, [Watch(clock, configuration)]

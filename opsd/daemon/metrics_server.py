@@ -235,11 +235,12 @@ def _head(connection: socket.socket, deadline: float) -> bytes:
     """
     head = b""
     while b"\r\n\r\n" not in head and b"\n\n" not in head:
-        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
         part = connection.recv(4096)
         if not part or len(head) + len(part) > _LETTERS:
             raise ConnectionAbortedError
         head += part
-        if time.monotonic() >= deadline:
-            raise TimeoutError
     return head

@@ -298,7 +298,7 @@ def _behind(case: _Case, name: str, place: PlaceSeen, newest: int) -> Iterator[_
         )
         title = f"{place.kind} {name} is behind: {last}"
         yield _critical(key, title, command, until, is_overdue=True)
-    elif is_behind and not place.newest:
+    elif is_behind and place.looked and not place.newest:
         yield _warning(key, f"{place.kind} {name} was never filled", command, since)
 
 

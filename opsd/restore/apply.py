@@ -21,6 +21,7 @@ from opsd.restore.complaints import Complaints
 from opsd.restore.entries import Entries
 from opsd.restore.folders import Folders, Frame, NotEntered
 from opsd.restore.links import HardLinks
+from opsd.restore.makers import Makers
 from opsd.restore.metadata import Metadata
 from opsd.restore.owners import Owners
 from opsd.restore.placement import Placed, chosen, placed
@@ -108,6 +109,9 @@ class _Run:
         self._folders = Folders(root, self._metadata, self._complaints, self._finish)
         self._folders.replace = request.overwrite is not Overwrite.NEVER
         self._entries = Entries(request, self._metadata, self._complaints, self._links, writers)
+        self._makers = Makers(root, self._metadata, self._entries)
+        self._folders.drain = self._makers.drain
+        self._told = (0, 0)
         self._waiting: deque[_Work] = deque()
         self._damaged: list[Damage] = []
         #: Folders where something else belongs: they go when it comes, or not at all.
@@ -118,10 +122,13 @@ class _Run:
         began = time.monotonic()
         reporter.stage("restore files")
         self._entries.allow(deletions)
-        with self._folders.begun(fresh=not (self._resumed or self._request.in_place)):
+        fresh = not (self._resumed or self._request.in_place)
+        with closing(self._makers), self._folders.begun(fresh=fresh):
             for tree in trees:
                 for batch in self._batches(tree):
                     self._write(batch, reporter)
+                self._folders.settle()
+        self._tell(reporter)
         deleted = self._delete(deletions)
         self._sync()
         entries = self._entries
@@ -158,18 +165,20 @@ class _Run:
             yield batch
 
     def _write(self, batch: list[Placed], reporter: Reporter) -> None:
-        said = (self._entries.files, self._entries.bytes)
         with closing(self._contents(batch)) as contents:
             for (work, entry), pieces in contents:
                 if work.frame is None:
                     self._catch_up(work)
                 self._file(work, entry, pieces)
-                now = (self._entries.files, self._entries.bytes)
-                if now[0] - said[0] >= 256 or now[1] - said[1] >= 4 << 20:
-                    reporter.advance(files=now[0] - said[0], size=now[1] - said[1])
-                    said = now
+                if self._entries.files - self._told[0] >= 256 or self._entries.bytes - self._told[1] >= 4 << 20:
+                    self._tell(reporter)
         self._catch_up(None)
-        reporter.advance(files=self._entries.files - said[0], size=self._entries.bytes - said[1])
+
+    def _tell(self, reporter: Reporter) -> None:
+        """Report what was done since the last time."""
+        now = (self._entries.files, self._entries.bytes)
+        reporter.advance(files=now[0] - self._told[0], size=now[1] - self._told[1])
+        self._told = now
 
     def _contents(self, batch: list[Placed]) -> Generator[tuple[tuple[_Work, Entry], Pieces], None, None]:
         yield from self._reader.contents(self._asked(batch))
@@ -236,6 +245,8 @@ class _Run:
             return
         standing = work.standings.get(entry.name, Standing.ABSENT) if work.standings else Standing.ABSENT
         try:
+            if standing is Standing.ABSENT and self._makers.take(frame, work.placed, entry, pieces):
+                return
             self._entries.file(frame, work.placed, entry, standing, pieces)
         except IntegrityError as error:
             self._damage(shown(work.placed.at(entry.name)), error)

@@ -47,7 +47,8 @@ class Entries:
         self._complaints = complaints
         self._links = links
         self._writers = writers
-        self._unmasked = ~_umask()
+        #: The bits of a mode that a new file gets when it is opened with them.
+        self.unmasked = ~_umask()
         self._who = (os.geteuid(), os.getegid())
         self._allowed: frozenset[bytes] = frozenset()
         self.written: Counter[str] = Counter()
@@ -108,6 +109,12 @@ class Entries:
                 self._links.made(placed, entry, os.fstat(descriptor))
         finally:
             os.close(descriptor)
+
+    def count(self, entry: Entry) -> None:
+        """A plain file was made elsewhere."""
+        self.files += 1
+        self.bytes += entry.size
+        self.written["files"] += 1
 
     def node(self, frame: Frame, placed: Placed, entry: Entry, standing: Standing) -> None:
         """Make a symlink, a fifo or a device, or give one that was made another name."""
@@ -177,7 +184,7 @@ class Entries:
         if frame.given is None:
             found = os.fstat(descriptor)
             frame.given = (found.st_uid, found.st_gid)
-        given = (*frame.given, mode & self._unmasked)
+        given = (*frame.given, mode & self.unmasked)
         if frame.inherits:
             self._metadata.clean(descriptor, entry, path)
             given = (*frame.given, -1)

@@ -7,6 +7,7 @@ here is closed to others until then. However deep the tree, only so many stay op
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from opsd.restore.placement import Placed
 from opsd.restore.standing import Standing
 
 _MOST_OPEN: Final = 96
+_MOST_LEFT: Final = 64
 _NO_FOLDER: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 _ACLS: Final = (b"system.posix_acl_default", b"system.posix_acl_access")
 
@@ -43,7 +45,8 @@ class _Opened:
 class Frame:
     """A folder being written in. `fresh`: made by this run, so nothing else stands in it. `own` is what it gets at the end.
 
-    `given`: user and group of what is made in it, where that is known; `inherits`: it hands an ACL down to them.
+    `given`: user and group of what is made in it, where that is known; `inherits`: it hands an ACL down to them. `waiting`: so many of
+    its files are still being made (opsd.restore.makers).
     """
 
     path: bytes
@@ -55,6 +58,7 @@ class Frame:
     inherits: bool = False
     passed: bool = False
     old_mode: int | None = None
+    waiting: int = 0
     pending: dict[bytes, tuple[Entry, Placed]] = field(default_factory=dict)
     links: list[tuple[Entry, Placed, Standing]] = field(default_factory=list)
 
@@ -65,7 +69,7 @@ class Frame:
 
 
 class Folders:
-    """The stack of frames; `finish` is called for each before its own metadata are set."""
+    """The stack of frames; `finish` is called for each that is left, and its own metadata are set when none of its files is waiting."""
 
     def __init__(self, root: int, metadata: Metadata, complaints: Complaints, finish: Callable[[Frame], None]) -> None:
         self._root = root
@@ -73,6 +77,10 @@ class Folders:
         self._complaints = complaints
         self._finish = finish
         self._stack: list[Frame] = []
+        #: Folders that were left and not settled yet, in this order: what is in a folder comes before it.
+        self._left: deque[Frame] = deque()
+        #: Waits for all files that are being made.
+        self.drain: Callable[[], None] = lambda: None
         self._who = (os.geteuid(), os.getegid())
         #: Whether what stands where a folder belongs may be replaced, and folders that are there may be changed.
         self.replace = True
@@ -86,11 +94,18 @@ class Folders:
             yield
             while self._stack:
                 self._leave()
+            self.settle()
         finally:
-            for frame in self._stack:
+            for frame in (*self._stack, *self._left):
                 if frame.descriptor >= 0:
                     os.close(frame.descriptor)
             self._stack.clear()
+            self._left.clear()
+
+    def settle(self) -> None:
+        """Have all that is in folders that were left stand there, and give these their metadata."""
+        self.drain()
+        self._settle_left()
 
     def enter(self, placed: Placed) -> Frame:
         """The frame of a folder; those that are done are left.
@@ -128,6 +143,8 @@ class Folders:
         if len(self._stack) > _MOST_OPEN:
             far = self._stack[-_MOST_OPEN]
             if far.descriptor >= 0:
+                if far.waiting:
+                    self.drain()
                 os.close(far.descriptor)
                 far.descriptor = -1
         return frame
@@ -214,9 +231,16 @@ class Folders:
                 self._complaints.add(frame.path + b"/" + name, "not restored: two sources hold something there")
                 continue
             self._leave()
-        self._settle(self._awake(frame))
-        os.close(frame.descriptor)
+        self._left.append(self._awake(frame))
         self._stack.pop()
+        if len(self._left) > _MOST_LEFT:
+            self.drain()
+        self._settle_left()
+
+    def _settle_left(self) -> None:
+        while self._left and not self._left[0].waiting:
+            self._settle(self._left[0])
+            os.close(self._left.popleft().descriptor)
 
     def _settle(self, frame: Frame) -> None:
         if frame.own is None:

@@ -6,6 +6,7 @@ Promise: a folder that holds anything else is refused before anything is written
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -20,6 +21,9 @@ NAME: Final = b".opsd-restore"
 PART: Final = b".opsd-restore.part"
 #: mkfs makes it, so a new disk has it.
 _LOST: Final = b"lost+found"
+#: A restore that goes on holds its folder longer than all of these together.
+_LOCK_STEPS: Final = 50
+_STEP_SECONDS: Final = 0.02
 _FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -56,10 +60,7 @@ def release(root: int) -> None:
 
 def _claimed(root: int, request: RestoreRequest) -> bool:
     where = shown(request.target)
-    try:
-        fcntl.flock(root, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise TryLater(f"another restore is writing to {where}", hint="wait for it, or name another folder") from error
+    _lock(root, where)
     names = sorted(name for name in map(os.fsencode, os.listdir(root)) if name != _LOST)
     if NAME in names:
         if _read(root) == _mark(request):
@@ -75,6 +76,20 @@ def _claimed(root: int, request: RestoreRequest) -> bool:
         )
     _write(root, request)
     return False
+
+
+def _lock(root: int, where: str) -> None:
+    """Claim the folder; the maker of a restore that was killed may hold it until it has noticed."""
+    for step in range(_LOCK_STEPS):
+        try:
+            fcntl.flock(root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if step == _LOCK_STEPS - 1:
+                hint = "wait for it, or name another folder"
+                raise TryLater(f"another restore is writing to {where}", hint=hint) from error
+            time.sleep(_STEP_SECONDS)
+        else:
+            return
 
 
 def _mark(request: RestoreRequest) -> dict[str, str]:

@@ -48,6 +48,17 @@ class Metadata:
         self._complaints = complaints
         self._root = os.geteuid() == 0
 
+    @property
+    def may_give_away(self) -> bool:
+        """Whether files can be given to anybody."""
+        return self._root
+
+    def differing(self, entry: Entry, names: Names, given: Given) -> tuple[tuple[int, int] | None, int | None]:
+        """Owner and mode that an entry's inode must be given because it has others; None where it has not."""
+        owner = self._owners.user(entry.uid, names.users), self._owners.group(entry.gid, names.groups)
+        mode = entry.mode & 0o7777
+        return None if owner == given[:2] else owner, None if mode == given[2] else mode
+
     def settle(self, handle: Handle, entry: Entry, names: Names, given: Given, path: bytes) -> None:
         """Give a file, folder, fifo or device all that its entry says."""
         mode = entry.mode & 0o7777

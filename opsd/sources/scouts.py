@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -25,12 +26,15 @@ _STEP: Final = 65_536
 class Scout:
     """One process. Used by one thread; answers come in the order of the questions."""
 
-    def __init__(self, area: int | None = None, *, patience_seconds: float = _PATIENCE_SECONDS) -> None:
-        """Start it; `area` is a descriptor of the memory that files are read into, None for one that looks at folders only."""
+    def __init__(self, *given: int, script: str = scout.__file__, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        """Start it; `given` is a descriptor of the memory that files are read into, none for one that looks at folders only.
+
+        Another `script` that speaks as a scout does gets the descriptors that it is given as its arguments.
+        """
         self._patience = patience_seconds
         self._received = bytearray()
         self._answers: deque[object] = deque()
-        self._process = _start([] if area is None else [area])
+        self._process = _start(script, given)
 
     @property
     def lives(self) -> bool:
@@ -94,12 +98,12 @@ class Scout:
         return bool(part)
 
 
-def _start(given: list[int]) -> "subprocess.Popen[bytes] | None":
+def _start(script: str, given: Sequence[int]) -> "subprocess.Popen[bytes] | None":
     if not sys.executable:
         return None
     with suppress(OSError):
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", scout.__file__, *map(str, given)],
+            [sys.executable, "-I", "-S", script, *map(str, given)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import subprocess
-import threading
 import time
 import urllib.parse
 import urllib.request
@@ -98,7 +97,8 @@ def _wait_for_rules(prometheus: Prometheus, process: subprocess.Popen[bytes], lo
                 each["health"] == "ok" for group in groups for each in group["rules"]
             ):
                 return
-        threading.Event().wait(0.1)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
 
 
 def test_the_page_is_scraped_with_every_metric(prometheus: Prometheus) -> None:

@@ -142,6 +142,21 @@ def test_a_client_that_asks_byte_by_byte_is_dropped_by_the_deadline() -> None:
         assert asked(server) == (200, PAGE)
 
 
+def test_a_client_that_says_nothing_is_dropped_by_the_deadline() -> None:
+    with serving(seconds=0.2) as server, connected(server) as client:
+        begin = time.monotonic()
+        assert said(client) == b""
+        assert time.monotonic() - begin < 2
+
+
+def test_a_client_that_says_too_much_is_dropped_at_once(server: MetricsServer) -> None:
+    with connected(server) as client:
+        begin = time.monotonic()
+        client.sendall(b"GET /metrics HTTP/1.1\r\nCookie: " + b"a" * 20_000)
+        assert said(client) == b""
+        assert time.monotonic() - begin < 2
+
+
 def test_a_client_that_never_reads_is_dropped_by_the_deadline() -> None:
     large = b"x" * 50_000_000
     with serving(page=lambda: large, seconds=0.2) as server, ExitStack() as stack:

@@ -67,17 +67,23 @@ class Site:
         )
 
     def line(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "opsd", "-c", str(self.file), *arguments]
+        """The configuration is named from where one stands; jobs stand elsewhere."""
+        return [sys.executable, "-m", "opsd", "-c", self.file.name, *arguments]
 
     def opsd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.line(*arguments), capture_output=True, text=True, check=False)
+        return subprocess.run(self.line(*arguments), cwd=self.folder, capture_output=True, text=True, check=False)
 
     @contextmanager
     def daemon(self, **environment: str) -> Iterator[Daemon]:
         log = self.folder / "log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                self.line("daemon"), stdout=file, stderr=file, text=True, env=os.environ | environment
+                self.line("daemon"),
+                cwd=self.folder,
+                stdout=file,
+                stderr=file,
+                text=True,
+                env=os.environ | environment,
             )
             try:
                 yield Daemon(process, log)

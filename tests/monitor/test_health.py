@@ -124,6 +124,12 @@ def test_what_stands_there_tells_one_problem(expected: str, severity: str, exit_
     assert found.is_kept == (severity == "warning")
 
 
+def test_of_a_place_that_never_answered_nothing_is_claimed_before_it_is_overdue() -> None:
+    unseen = PlaceSeen(kind="copy")
+    assert keys(health(replace(seen(paris=unseen), kit_made=NOON - HOUR))) == []
+    assert keys(health(seen(paris=unseen))) == ["copy.paris.behind"]
+
+
 def test_a_kit_that_was_used_within_a_year_is_known_to_work() -> None:
     assert keys(health(replace(WELL, kit_made=NOON - 400 * DAY, kit_used=NOON - 300 * DAY))) == []
 
