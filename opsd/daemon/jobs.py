@@ -55,7 +55,7 @@ class Job:
     def arguments(self) -> list[str]:
         """The command line: this interpreter, this opsd; -P, for the current folder is no place to import from."""
         level = self.limits.io_priority
-        priority = ["ionice", "-c", "2", "-n", str(level)] if level is not None and shutil.which("ionice") else []
+        priority = ["ionice", "-t", "-c", "2", "-n", str(level)] if level is not None and shutil.which("ionice") else []
         configuration = ["--config", self.configuration] if self.configuration else []
         return [*priority, sys.executable, "-P", "-m", "opsd", *configuration, *self.verb]
 
@@ -113,9 +113,11 @@ class _Running:
     def limit(self) -> None:
         """Set its limits from outside: it has no threads yet, and whatever it starts inherits them."""
         limits, child = self._limits, self._child.pid
+        # A unit may deny the first (SystemCallFilter=~@resources).
         with suppress(ProcessLookupError, PermissionError):
             if limits.nice is not None:
                 os.setpriority(os.PRIO_PROCESS, child, max(limits.nice, os.getpriority(os.PRIO_PROCESS, 0)))
+        with suppress(ProcessLookupError, PermissionError):
             if limits.memory is not None:
                 _, hard = resource.prlimit(child, resource.RLIMIT_DATA)
                 bound = limits.memory if hard == resource.RLIM_INFINITY else min(hard, limits.memory)
