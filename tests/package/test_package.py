@@ -16,6 +16,8 @@ LIBRARY = "usr/lib/opsd/lib/python3.11/site-packages"
 
 pytestmark = [
     pytest.mark.slow,
+    # lintian alone takes a quarter of a minute of a processor.
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         shutil.which("dpkg-deb") is None or sys.version_info[:2] != (3, 11),
         reason="needs dpkg-deb and the Python of Debian 12",
