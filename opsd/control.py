@@ -177,7 +177,9 @@ def _unreachable(path: Path, unit: str, error: OSError) -> OpsdError:
         hint = f"start its socket again: systemctl restart {unit}.socket"
         return OpsdError(f"nobody listens at {path}", hint=hint)
     if isinstance(error, PermissionError):
-        return OpsdError(f"this user may not ask {unit} at {path}", hint="run this as root, or as the user of opsd")
+        return OpsdError(
+            f"this user may not ask {unit} at {path}", hint=f"root may; who else, this shows: ls -l {path}"
+        )
     return OpsdError(f"{unit} can't be asked at {path}: {_reason(error)}", hint=f"systemctl status {unit}.socket")
 
 

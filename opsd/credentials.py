@@ -20,6 +20,7 @@ KINDS = ("file", "env", "credential", "command")
 #: No passphrase or key is longer; reading stops here even on a device without an end.
 LARGEST = 1 << 20
 
+_ENCRYPTED = "etc/credstore.encrypted"
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 
 
@@ -97,6 +98,27 @@ def _refused(reference: Mapping[str, Any], problem: str, hint: str | None = None
     return ConfigurationError((f"secret {described(reference)}: {problem}",), hint=hint)
 
 
+def is_at_hand(reference: Mapping[str, Any], surroundings: Surroundings | None = None) -> bool:
+    """Whether a reference may lead somewhere here: a credential that was not passed to this unit does not, but for root."""
+    around = surroundings or Surroundings()
+    name = reference.get("credential")
+    if not isinstance(name, str):
+        return True
+    return bool(_plain_credential(name, around)) or (
+        os.geteuid() == 0 and os.path.exists(around.root / _ENCRYPTED / name)
+    )
+
+
+def _plain_credential(name: str, around: Surroundings) -> Path | None:
+    passed = around.environment.get("CREDENTIALS_DIRECTORY")
+    folders = (
+        *([Path(passed)] if passed else []),
+        around.root / "run/credentials/@system",
+        around.root / "etc/credstore",
+    )
+    return next((folder / name for folder in folders if os.path.exists(folder / name)), None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     """One reference being followed."""
@@ -139,13 +161,11 @@ class _Look:
         name = self._text(value)
         if not _CREDENTIAL.fullmatch(name) or name in {".", ".."}:
             raise self._refused("this is no credential's name")
-        passed = self.surroundings.environment.get("CREDENTIALS_DIRECTORY")
-        root = self.surroundings.root
-        for folder in (*([Path(passed)] if passed else []), root / "run/credentials/@system", root / "etc/credstore"):
-            if (folder / name).exists():
-                return self._plain(folder / name)
-        encrypted = root / "etc/credstore.encrypted" / name
-        if not encrypted.exists():
+        plain = _plain_credential(name, self.surroundings)
+        if plain:
+            return self._plain(plain)
+        encrypted = self.surroundings.root / _ENCRYPTED / name
+        if not os.path.exists(encrypted):
             hint = f"add LoadCredentialEncrypted={name} to the unit, or make {encrypted} with 'systemd-creds encrypt'"
             raise self._refused("this unit was passed no such credential, and the store has none", hint)
         return self._output(["systemd-creds", "decrypt", f"--name={name}", str(encrypted), "-"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from opsd.credentials import LARGEST, Surroundings, described, resolve
+from opsd.credentials import LARGEST, Surroundings, described, is_at_hand, resolve
 from opsd.errors import ConfigurationError
 from opsd.events import Recorder
 
@@ -145,3 +145,17 @@ def test_a_command_that_is_not_installed_is_named() -> None:
 )
 def test_what_is_no_reference_is_refused(reference: dict[str, Any]) -> None:
     refusal(reference)
+
+
+def test_a_credential_that_was_not_passed_is_not_at_hand_and_other_references_may_be(tmp_path: Path) -> None:
+    passed = tmp_path / "passed"
+    passed.mkdir()
+    (passed / "key").write_text("x")
+    around = Surroundings(environment={"CREDENTIALS_DIRECTORY": str(passed)}, root=tmp_path)
+    assert is_at_hand({"credential": "key"}, around)
+    assert not is_at_hand({"credential": "other"}, around)
+    assert is_at_hand({"file": "/nowhere"}, around)
+    store = tmp_path / "etc/credstore.encrypted"
+    store.mkdir(parents=True)
+    (store / "other").write_text("sealed")
+    assert is_at_hand({"credential": "other"}, around) == (os.geteuid() == 0)

@@ -115,8 +115,9 @@ def _carried_out(
         private_folder(settings.state)
     with scratch.opened(place, tuple(_neighbours(session)), noting) as found, ExitStack() as stack:
         if found.neighbours:
-            shared = ", ".join(found.neighbours)
-            noting.note(f"the scratch folder {place} shares its disk with {shared}: a twentieth of it stays free")
+            noting.note(f"{place} shares its disk with these, so a twentieth of it stays free:")
+            for neighbour in found.neighbours:
+                noting.note(f"  {neighbour}")
         live = Live(
             options={source.label: source.options for source in settings.sources},
             server=partial(server_of, session),
@@ -150,7 +151,17 @@ def _opened(session: Session, name: str | None, within: tuple[Scratch, ExitStack
         warning = older_state(repository, CopyState(session.settings.state, name))
         if warning:
             reporter.warn(warning)
+        elif lag := _lag(session, repository):
+            reporter.tell(f"copy {name} {lag}")
     return repository
+
+
+def _lag(session: Session, repository: Repository) -> str:
+    """Why the newest snapshot of a copy is not the newest of this host; empty where it is."""
+    head = HostState(session.settings.state).memory(repository.place.ring.repository).head
+    if not head or any(info.name.endswith(head) for info in repository.place.store.list("snapshots/")):
+        return ""
+    return f"does not hold the newest snapshot of this host yet, {head[:8]}: 'opsd copy' brings it"
 
 
 def _key_kind(session: Session) -> str:

@@ -19,7 +19,7 @@ from opsd.app.stores import StoreOpener, place_of
 from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
 from opsd.backup.places import FolderPlace, StorePlace
 from opsd.clock import Clock, SystemClock
-from opsd.credentials import resolve
+from opsd.credentials import is_at_hand, resolve
 from opsd.errors import ConfigurationError, KeyMissing, UsageError
 from opsd.events import Reporter
 from opsd.repository.kit import parse_kit
@@ -161,8 +161,9 @@ class Session:
 
     def can_unlock(self) -> bool:
         """Whether something opens the repository as a reader without anybody being asked."""
-        access = self.access
-        return bool(self.settings.passphrase or access.kit or access.kit_file or access.key_file or self._kit_file())
+        access, passphrase = self.access, self.settings.passphrase
+        known = passphrase is not None and is_at_hand(passphrase)
+        return bool(known or access.kit or access.kit_file or access.key_file or self._kit_file())
 
     def unlock(self) -> Unlock:
         """What opens the repository: the kit or key that was named, else the passphrase."""

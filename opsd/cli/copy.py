@@ -21,7 +21,7 @@ _COLUMNS = (
     Column("NEW", right=True),
     Column("SENT", right=True),
     Column("TIME", right=True),
-    Column("READ", right=True),
+    Column("CHECKED", right=True),
     Column("RESULT"),
 )
 #: The worst is what a run of several ends with.

@@ -1,6 +1,8 @@
 """`opsd ledger`: what was done, and the proof that nothing of it was altered."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from opsd.cli.cat import destination, output_option
 from opsd.cli.main import HELP
 from opsd.cli.options import a_reason, described, session
 from opsd.cli.output import Column
-from opsd.errors import UsageError
+from opsd.errors import ConfigurationError, UsageError
 from opsd.monitor.ledger import Entry
 from opsd.repository.signing import read_public_key
 
@@ -59,7 +61,7 @@ def show(**given: Any) -> int:
     with session(given) as (opened, listener):
         zone = opened.settings.zone
         since = given["since"] and parse_since(given["since"], zone, opened.clock.now())
-        found = ledgers.read(opened)
+        found = ledgers.verify_own(opened, elsewhere=False)
     first = clock.local(since, UTC).isoformat(timespec="microseconds") if since else ""
     entries = [each for each in found.entries if each.time >= first and given["action"] in {None, each.action}]
     entries = entries[-given["last"] :] if given["last"] else entries
@@ -70,8 +72,10 @@ def show(**given: Any) -> int:
         output.table(_COLUMNS, [_row(each, zone) for each in entries])
     else:
         output.line("no entries")
-    if found.faults or found.gaps:
-        output.problem("entries are missing or were altered", "'opsd ledger verify' tells which")
+    if found.problems or found.notices:
+        output.problem(
+            [*found.problems, *found.notices][0], "'opsd ledger verify' tells all, and docs/runbook.md what to do"
+        )
         return 3
     return 0
 
@@ -137,7 +141,7 @@ def verify(**given: Any) -> int:
     if given["key"]:
         verdict = ledgers.verify_export(Path(given["file"]).read_bytes(), [read_public_key(Path(given["key"]))])
         return _tell(verdict, as_json=given["as_json"])
-    with session(given) as (opened, listener):
+    with _keys_known(given), session(given) as (opened, listener):
         if given["file"]:
             verdict = ledgers.verify_export(Path(given["file"]).read_bytes(), ledgers.known_keys(opened))
         else:
@@ -145,6 +149,18 @@ def verify(**given: Any) -> int:
     output.warnings(listener.warnings)
     code = _tell(verdict, as_json=given["as_json"])
     return code or (3 if listener.warnings else 0)
+
+
+@contextmanager
+def _keys_known(given: dict[str, Any]) -> Iterator[None]:
+    """Where there is no configuration to take the keys from, they can be given."""
+    try:
+        yield
+    except ConfigurationError as error:
+        if not given["file"]:
+            raise
+        hint = "give the key instead, as 'opsd key public' printed it on that host: --public-key FILE"
+        raise ConfigurationError(error.mistakes, hint=hint) from error
 
 
 def _tell(verdict: Verdict, *, as_json: bool) -> int:

@@ -27,7 +27,7 @@ class Logged(Listener):
         """Say what begins."""
         super().stage(name, total)
         self._log = self._log.bind(opsd_source=name if self._job == "backup" and name != _LAST else None)
-        self._log.info(f"{self._job}: {name}")
+        self._log.info(name)
 
     def warn(self, warning: Warning) -> None:
         """Keep it, and say it at once."""

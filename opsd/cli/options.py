@@ -81,7 +81,20 @@ def reading_options(function: Command) -> Command:
 
 def ask(prompt: str) -> str:
     """Ask for a secret on the terminal."""
-    answer: str = click.prompt(prompt, hide_input=True, err=True, prompt_suffix=": ")
+    return _answer(prompt, hide_input=True)
+
+
+def _answer(prompt: str, *, hide_input: bool = False) -> str:
+    """What a person types.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, and the end of input, which click makes one of its own: it is to be recorded as what it was.
+    """
+    try:
+        answer: str = click.prompt(prompt, hide_input=hide_input, err=True, prompt_suffix=": ")
+    except click.Abort as error:
+        came = error.__context__
+        raise came if isinstance(came, KeyboardInterrupt) else KeyboardInterrupt from None
     return answer
 
 
@@ -103,7 +116,7 @@ def confirm(opened: Session, show: Callable[[], None], *, unasked: bool) -> None
             "a restore in place must be confirmed, and nobody is here to ask", hint="look at --plan, then give --yes"
         )
     show()
-    answer = click.prompt(f"To write over this, type the name of this host ({opened.settings.host})", err=True)
+    answer = _answer(f"To write over this, type the name of this host ({opened.settings.host})")
     if answer != opened.settings.host:
         raise UsageError("that is another name: nothing was changed", hint="give --yes to go on without being asked")
 

@@ -27,6 +27,9 @@ from opsd.model import Entry, EntryType, Outcome
 WARNINGS_SHOWN: Final = 20
 #: What our own lines may hold beside printable characters (ECMA-48, SGR).
 _COLOUR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
+#: A command within a sentence; no line is broken at the space.
+_QUOTED: Final = re.compile(r"'[^']*'")
+_HARD_SPACE: Final = "\N{NO-BREAK SPACE}"
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _LETTERS: Final = {
     EntryType.FILE: stat.S_IFREG,
@@ -104,15 +107,20 @@ def error(found: OpsdError, of: str = "") -> None:
     """What went wrong (`of`: where, if there are several), a line for each mistake of a configuration, and the next step."""
     for each in found.mistakes if isinstance(found, ConfigurationError) else (str(found),):
         problem(f"{of}: {each}" if of else each)
-    if found.hint:
-        note(f"      {found.hint}")
+    _advise(found.hint)
 
 
 def problem(text: str, hint: str | None = None) -> None:
     """What is wrong and the next step below, on stderr."""
     note(f"opsd: {text}")
-    if hint:
-        note(f"      {hint}")
+    _advise(hint)
+
+
+def _advise(hint: str | None) -> None:
+    """The next step below what is wrong, in lines of at most 80 columns; a command that is quoted stays in one."""
+    whole = _QUOTED.sub(lambda found: found[0].replace(" ", _HARD_SPACE), plain(hint or ""))
+    for each in textwrap.wrap(whole, 74, break_long_words=False, break_on_hyphens=False):
+        note(f"      {each}".replace(_HARD_SPACE, " "))
 
 
 def printable(text: str) -> str:

@@ -114,9 +114,11 @@ class _Running:
     def limit(self) -> None:
         """Set its limits from outside: it has no threads yet, and whatever it starts inherits them."""
         limits, child = self._limits, self._child.pid
+        # A unit may deny the first (SystemCallFilter=~@resources).
         with suppress(ProcessLookupError, PermissionError):
             if limits.nice is not None:
                 os.setpriority(os.PRIO_PROCESS, child, max(limits.nice, os.getpriority(os.PRIO_PROCESS, 0)))
+        with suppress(ProcessLookupError, PermissionError):
             if limits.memory is not None:
                 _, hard = resource.prlimit(child, resource.RLIMIT_DATA)
                 bound = limits.memory if hard == resource.RLIM_INFINITY else min(hard, limits.memory)

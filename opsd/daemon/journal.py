@@ -86,6 +86,8 @@ def message(event: Mapping[str, Any]) -> str:
     text, hint, trace = str(more.pop("event", "")), more.pop("hint", None), more.pop("exception", None)
     more.pop("level", None)
     said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in more.items())
+    if job := event.get("opsd_job"):
+        text = f"{job}: {text}"
     text += f" ({said})" * bool(said) + f"; {hint}" * bool(hint)
     return f"{text}\n{trace}" if trace else text
 

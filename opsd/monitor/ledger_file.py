@@ -73,11 +73,15 @@ class LedgerFile:
 
     def remembered(self) -> Head:
         """The last entry that was written, as the file beside remembers it; it may lag behind after a power cut."""
+        return self._recalled()[0]
+
+    def _recalled(self) -> tuple[Head, int]:
+        """The same, and how many bytes the file had then; 0 where that is not known."""
         with suppress(OSError, ValueError):
-            number, _, digest = self._memory.read_text(encoding="ascii").strip().partition(" ")
+            number, digest, *rest = self._memory.read_text(encoding="ascii").split()
             if len(bytes.fromhex(digest)) == 32:
-                return Head(number=int(number), hash=digest)
-        return Head()
+                return Head(number=int(number), hash=digest), int(rest[0]) if rest else 0
+        return Head(), 0
 
     def head(self) -> Head:
         """The newest entry that this host knows of."""
@@ -102,6 +106,8 @@ class LedgerFile:
             tail = self._tail()
             notes: list[str] = []
             due: list[Entry] = []
+            if altered := self._altered(tail):
+                notes.append(altered)
             if self._is_broken(tail):
                 notes += filter(None, [self._rebuild(entry, vouch)])
                 tail = self._tail()
@@ -153,6 +159,15 @@ class LedgerFile:
         head = tail.entry.head
         return not tail.sound or head.number < memory.number or (head.number == memory.number and head != memory)
 
+    def _altered(self, tail: _Tail) -> str:
+        """What is wrong within the file, where its length alone tells that it is not what was written; the rest is for a verification."""
+        head, size = self._recalled()
+        if not size or tail.entry is None or tail.entry.head != head or self.path.stat().st_size - tail.torn == size:
+            return ""
+        found = review(self.lines())
+        unexplained = (f"{gap} missing" for gap in found.gaps if not gap.accepted and not gap.rebuilt)
+        return next((f"{self.path} was altered: {fault}" for fault in (*found.faults, *unexplained)), "")
+
     def _rebuild(self, entry: Entry, vouch: Vouch) -> str:
         """Go on from the newest head that is known, with an entry that says what is missing; empty if nothing was ever there."""
         found: Review = review(self.lines())
@@ -203,7 +218,8 @@ class LedgerFile:
         """Not synced: it may lag behind the file, never lead it; always as long, so that it is written at one go."""
         descriptor = private_file(self._memory, os.O_WRONLY)
         try:
-            os.pwrite(descriptor, f"{head.number:020} {head.hash}\n".encode(), 0)
+            size = self.path.stat().st_size
+            os.pwrite(descriptor, f"{head.number:020} {head.hash} {size:020}\n".encode(), 0)
         finally:
             os.close(descriptor)
 

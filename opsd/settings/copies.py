@@ -17,6 +17,8 @@ from opsd.settings.values import HOST, LABEL, PATH, SECRET, TEXT, choice, number
 
 _TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 _RATE: Final = r"([0-9]{1,6}) ?(kbit|Mbit|Gbit|KiB|MiB|GiB)/s"
+#: Midnight may end a span under either name.
+_HOURS: Final = f"{_TIME}-(?:{_TIME}|24:00)"
 #: Bytes a second.
 _UNITS: Final = {
     "Gbit": 125_000_000,
@@ -29,7 +31,7 @@ _UNITS: Final = {
 
 
 def _hours(content: str) -> str:
-    if not re.fullmatch(f"{_TIME}-{_TIME}", content):
+    if not re.fullmatch(_HOURS, content):
         raise ValueError('expected hours, such as "08:00-19:00"')
     return content
 
@@ -46,7 +48,7 @@ def _shown_rate(rate: int) -> str:
     return f"{rate // _UNITS[unit]} {unit}/s"
 
 
-HOURS: Final = Value(what="hours", convert=_hours, json={"type": "string", "pattern": f"^{_TIME}-{_TIME}$"})
+HOURS: Final = Value(what="hours", convert=_hours, json={"type": "string", "pattern": f"^{_HOURS}$"})
 RATE: Final = Value(
     what="a rate such as 20 Mbit/s", convert=_rate, json={"type": "string", "pattern": f"^{_RATE}$"}, show=_shown_rate
 )

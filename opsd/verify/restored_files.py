@@ -184,7 +184,7 @@ class FileComparison:
             return None
         found.files += 1
         try:
-            descriptor = os.open(entry.name, _READ, dir_fd=folder)
+            descriptor = opened(entry.name, folder, status)
         except OSError as error:
             return f"can't be read: {(error.strerror or str(error)).lower()}"
         try:
@@ -198,6 +198,24 @@ class FileComparison:
             return f"can't be read: {(error.strerror or str(error)).lower()}"
         finally:
             os.close(descriptor)
+
+
+def opened(name: bytes, folder: int, status: os.stat_result) -> int:
+    """A descriptor of a restored file, also where its mode lets not even its owner read it, as whom a drill without root's rights restored it.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    try:
+        return os.open(name, _READ, dir_fd=folder)
+    except PermissionError:
+        if status.st_uid != os.geteuid():
+            raise
+    os.chmod(name, stat.S_IMODE(status.st_mode) | stat.S_IRUSR, dir_fd=folder)
+    try:
+        return os.open(name, _READ, dir_fd=folder)
+    finally:
+        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=folder)  # Another name of it may yet be compared.
 
 
 def _deviation(task: _Task, entry: Entry, problem: str, severity: Verdict) -> Deviation:

@@ -135,6 +135,13 @@ def test_a_copy_that_lost_all_of_a_kind_is_red(tmp_path: Path, kind: str, told: 
     assert told in ran.json["error"]["text"]
 
 
+def test_a_copy_that_lags_says_why_its_snapshot_is_an_older_one(tmp_path: Path) -> None:
+    desk = made(tmp_path)
+    assert "newest snapshot of this host" not in desk.run("drill").err
+    newest = desk.ok("backup", "--json").json["snapshot"]["id"]
+    assert f"copy disk does not hold the newest snapshot of this host yet, {newest[:8]}" in desk.run("drill").err
+
+
 def test_a_second_drill_is_told_to_wait_and_leaves_no_record(host: Desk) -> None:
     before = len(host.ok("drill", "list", "--json").json)
     with opened(host.folder / "scratch", (), Recorder()):

@@ -228,6 +228,24 @@ def test_a_ledger_rewritten_with_its_memory_is_shown_by_snapshots(
     assert "are gone: snapshot" in found["problems"][0]
 
 
+def test_a_lost_ledger_is_shown_as_lost_while_its_head_is_known(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
+    path = desk.folder / "state" / "ledger.jsonl"
+    path.rename(desk.folder / "kept")
+    try:
+        assert runner(desk)("ledger", "show") == 3
+        assert "are gone: the state folder vouches for entry" in capfd.readouterr().err
+    finally:
+        (desk.folder / "kept").rename(path)
+
+
+def test_an_export_without_a_configuration_asks_for_the_key(
+    exported: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPSD_CONFIG", str(exported.parent / "none"))
+    assert _run(["ledger", "verify", str(exported)]) == 2
+    assert "--public-key FILE" in capfd.readouterr().err
+
+
 def test_another_host_in_the_repository_vouches_only_for_its_own_ledger(
     desk: Desk, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,9 +31,9 @@ def test_stages_warnings_and_lines_carry_run_job_and_source(tmp_path: Path, hear
     found = [fields(heard.recv(65536)) for _ in range(4)]
     assert [each["MESSAGE"] for each in found] == [
         "backup: www",
-        "/srv/x: permission denied; run as root",
+        "backup: /srv/x: permission denied; run as root",
         "backup: storing",
-        "a line",
+        "backup: a line",
     ]
     assert [each.get("OPSD_SOURCE") for each in found] == ["www", "www", None, None]
     assert {(each["OPSD_RUN"], each["OPSD_JOB"]) for each in found} == {("r1", "backup")}

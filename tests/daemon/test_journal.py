@@ -42,7 +42,7 @@ def test_an_event_is_one_entry_with_its_fields(heard: socket.socket) -> None:
     found = fields(heard.recv(65536))
     assert found.pop("SYSLOG_PID")
     assert found == {
-        "MESSAGE": "the disk is full (exit code 1); make room",
+        "MESSAGE": "backup: the disk is full (exit code 1); make room",
         "PRIORITY": "3",
         "SYSLOG_IDENTIFIER": "opsd",
         "OPSD_RUN": "r1",

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,19 @@ def test_a_file_that_was_damaged_is_kept_and_the_chain_goes_on_with_a_gap(ledger
     aside = ledger.path.with_name("ledger.jsonl.damaged-1")
     assert aside.exists() == (damage != "lost")
     assert ledger.append(entry(), asked).notes == ()
+
+
+@pytest.mark.parametrize("change", [lambda line: line[:-9] + b"\n", lambda _: b""], ids=["cut", "removed"])
+def test_a_line_that_was_cut_in_the_middle_is_told_once_with_the_next_entry(
+    ledger: LedgerFile, change: Callable[[bytes], bytes]
+) -> None:
+    fill(ledger, 4)
+    lines = ledger.path.read_bytes().splitlines(keepends=True)
+    ledger.path.write_bytes(b"".join([lines[0], change(lines[1]), *lines[2:]]))
+    (note,) = ledger.append(entry(), nobody).notes
+    assert "was altered" in note
+    assert actions(ledger)[-1] == (5, "backup")
+    assert ledger.append(entry(), nobody).notes == ()
 
 
 def test_a_ledger_whose_memory_is_lost_too_goes_on_from_whoever_vouches(ledger: LedgerFile) -> None:

@@ -21,7 +21,7 @@ copies: {disk: {folder: /mnt/b}, paris: {sftp: {host: h, port: 22, user: u, path
 )
 PULLER = """\
 pulls: {web1: {from: {sftp: {host: h, user: u, path: p, key: {credential: K}, known_hosts: /f}}, to: {folder: /b/web1},
-  limits: {"08:00-19:00": 20 Mbit/s, "22:30-06:00": 1 GiB/s}}}
+  limits: {"00:00-24:00": 2 GiB/s, "08:00-19:00": 20 Mbit/s, "22:30-06:00": 1 GiB/s}}}
 """
 
 
@@ -63,7 +63,11 @@ def test_whoever_pulls_needs_neither_a_repository_nor_sources(tmp_path: Path) ->
     assert settings.repository == ""
     assert settings.sources == ()
     place = SftpPlace(host="h", user="u", path="p", key={"credential": "K"}, known_hosts=Path("/f"))
-    limits = (Limit(begin=480, end=1140, rate=2_500_000), Limit(begin=1350, end=360, rate=1 << 30))
+    limits = (
+        Limit(begin=0, end=1440, rate=2 << 30),
+        Limit(begin=480, end=1140, rate=2_500_000),
+        Limit(begin=1350, end=360, rate=1 << 30),
+    )
     pull = PullSettings(source=place, target=FolderPlace(folder=Path("/b/web1")), limits=limits)
     assert settings.pulls == {"web1": pull}
 
