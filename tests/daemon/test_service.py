@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -173,6 +175,39 @@ def test_a_page_damaged_within_the_state_is_noticed_at_the_start(site: Site) -> 
         file.write(os.urandom(3 * 4096))
     with site.daemon() as daemon:
         daemon.wait_for(lambda: "daemon started" in daemon.said() and bool(list(site.state.glob("*.damaged-*"))))
+
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+
+
+def faked(text: str) -> dict[str, str]:
+    """The environment of a process for which it is that time in Paris, and goes on as time does."""
+    then = datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Europe/Paris")).timestamp()
+    return {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{then - time.time():+.0f}s", "DONT_FAKE_MONOTONIC": "1"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FAKETIME.exists(), reason="needs Debian's libfaketime")
+def test_at_four_by_the_clock_on_the_wall_it_begins_also_on_the_day_summer_time_ends(site: Site) -> None:
+    with State.open(site.state, time.time_ns()) as state:
+        at_noon = int(datetime.fromisoformat("2027-10-30 12:00+02:00").timestamp() * 1e9)
+        state.remember("since", 0, at_noon)
+    with site.daemon(**faked("2027-10-31 03:59:54")) as daemon:
+        daemon.wait_for(lambda: site.has("backup", "done"))
+    (run,) = (run for run in site.runs("backup") if run.is_good)
+    assert run.slot == int(datetime.fromisoformat("2027-10-31 04:00+01:00").timestamp() * 1e9)
+    assert 0 <= run.started - run.slot < 30e9
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FAKETIME.exists(), reason="needs Debian's libfaketime")
+def test_a_day_later_one_run_is_caught_up_with(site: Site) -> None:
+    with site.daemon() as daemon:
+        daemon.wait_for(lambda: site.has("backup", "done"))
+        daemon.stop()
+    tomorrow = datetime.fromtimestamp(time.time() + 86_400, ZoneInfo("Europe/Paris")).isoformat(timespec="seconds")
+    with site.daemon(**faked(tomorrow[:19])) as daemon:
+        daemon.wait_for(lambda: len([run for run in site.runs("backup") if run.is_good]) == 2)
 
 
 def test_systemd_hears_that_it_is_ready_that_it_lives_and_that_it_stops(site: Site, tmp_path: Path) -> None:
