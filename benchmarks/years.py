@@ -30,9 +30,8 @@ def main() -> None:
 
 def _line(zone: str, at: str, days: int) -> str:
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        start = begin(zone)
-        host = Host.new(Path(folder), zone, start, at)
+    start = begin(zone)
+    with tempfile.TemporaryDirectory() as folder, Host.new(Path(folder), zone, start, at) as host:
         host.live(days, seed=len(zone))
         runs = [run for run in host.runs("backup") if run.outcome != "misdated"]
         good = Counter(run.slot for run in runs if run.is_good)

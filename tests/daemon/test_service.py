@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -168,7 +168,7 @@ def test_a_state_that_is_no_database_is_put_aside_and_the_daemon_works(site: Sit
 def test_a_page_damaged_within_the_state_is_noticed_at_the_start(site: Site) -> None:
     with State.open(site.state, time.time_ns()) as state:
         state.put(Run(id=f"r{number}", job="backup", cause="person", started=number + 1) for number in range(2000))
-    with sqlite3.connect(site.state / "state.sqlite") as connection:
+    with closing(sqlite3.connect(site.state / "state.sqlite")) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with (site.state / "state.sqlite").open("r+b") as file:
         file.seek(5 * 4096)

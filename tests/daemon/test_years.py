@@ -40,12 +40,12 @@ def begin(zone: str) -> int:
 @pytest.mark.parametrize(("zone", "at"), SOME)
 def test_after_800_days_every_night_is_accounted_for_and_42_snapshots_stand(zone: str, at: str, tmp_path: Path) -> None:
     start = begin(zone)
-    host = Host.new(tmp_path, zone, start, at)
-    host.live(DAYS, seed=len(zone))
-    require_every_night(host, at, start)
-    kept = host.jobs.repository.times
-    assert len(kept) == 42
-    assert host.clock.now() - min(kept) >= 364 * DAY
+    with Host.new(tmp_path, zone, start, at) as host:
+        host.live(DAYS, seed=len(zone))
+        require_every_night(host, at, start)
+        kept = host.jobs.repository.times
+        assert len(kept) == 42
+        assert host.clock.now() - min(kept) >= 364 * DAY
 
 
 def require_every_night(host: Host, at: str, start: int) -> None:
@@ -62,30 +62,30 @@ def require_every_night(host: Host, at: str, start: int) -> None:
 
 def test_a_year_back_and_forth_costs_no_night(tmp_path: Path) -> None:
     zone = "Europe/Paris"
-    host = Host.new(tmp_path, zone, begin(zone))
-    host.boot()
-    host.until(host.clock.now() + 3 * DAY)
-    before = host.clock.now()
-    host.clock.advance(366 * DAY)
-    host.until(host.clock.now() + HOUR)
-    ahead = [run for run in host.runs("backup") if run.slot > before]
-    assert [run.outcome for run in ahead].count("done") == 1
-    host.clock.advance(before + HOUR - host.clock.now())
-    host.until(before + 4 * DAY)
-    nights = list(times_between("04:00", host.settings.zone, before, host.clock.now()))
-    good = {run.slot for run in host.runs("backup") if run.is_good}
-    assert set(nights) <= good
-    assert host.keeper
-    assert "clock.back" in host.keeper.trouble
+    with Host.new(tmp_path, zone, begin(zone)) as host:
+        host.boot()
+        host.until(host.clock.now() + 3 * DAY)
+        before = host.clock.now()
+        host.clock.advance(366 * DAY)
+        host.until(host.clock.now() + HOUR)
+        ahead = [run for run in host.runs("backup") if run.slot > before]
+        assert [run.outcome for run in ahead].count("done") == 1
+        host.clock.advance(before + HOUR - host.clock.now())
+        host.until(before + 4 * DAY)
+        nights = list(times_between("04:00", host.settings.zone, before, host.clock.now()))
+        good = {run.slot for run in host.runs("backup") if run.is_good}
+        assert set(nights) <= good
+        assert host.keeper
+        assert "clock.back" in host.keeper.trouble
 
 
 def test_a_failing_backup_is_tried_again_at_growing_pauses_and_given_up_until_the_next_night(tmp_path: Path) -> None:
     zone = "Europe/Paris"
-    host = Host.new(tmp_path, zone, begin(zone))
-    host.jobs.outcome = lambda start: "failed" if start.job == "backup" else "done"
-    host.boot()
-    host.until(host.clock.now() + 2 * DAY, step=5 * MINUTE)
-    runs = sorted(host.runs("backup"), key=lambda run: run.started)
-    assert [run.attempt for run in runs] == [1, 2, 3, 4] * 2
-    pauses = [(later.started - run.ended) // MINUTE for run, later in pairwise(runs[:4])]
-    assert pauses == [15, 60, 180]
+    with Host.new(tmp_path, zone, begin(zone)) as host:
+        host.jobs.outcome = lambda start: "failed" if start.job == "backup" else "done"
+        host.boot()
+        host.until(host.clock.now() + 2 * DAY, step=5 * MINUTE)
+        runs = sorted(host.runs("backup"), key=lambda run: run.started)
+        assert [run.attempt for run in runs] == [1, 2, 3, 4] * 2
+        pauses = [(later.started - run.ended) // MINUTE for run, later in pairwise(runs[:4])]
+        assert pauses == [15, 60, 180]

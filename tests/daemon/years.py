@@ -114,6 +114,14 @@ class Host:
         state = State.open(folder, start)
         return cls(settings=settings, clock=clock, state=state, jobs=Jobs(clock, state, Repository(settings.zone)))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.keeper:
+            self.keeper.close()
+        self.state.close()
+
     @property
     def plan(self) -> Plan:
         assert self.keeper

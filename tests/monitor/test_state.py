@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -110,4 +111,5 @@ def test_the_daemon_tells_a_run_which_due_time_it_answers() -> None:
 def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     with State.open(tmp_path, NOW):
         assert (tmp_path / "state.sqlite").stat().st_mode & 0o777 == 0o600
-    assert sqlite3.connect(tmp_path / "state.sqlite").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    with closing(sqlite3.connect(tmp_path / "state.sqlite")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
