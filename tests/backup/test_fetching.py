@@ -27,6 +27,11 @@ def fetcher() -> Iterator[Fetcher]:
     fetcher.close()
 
 
+def children() -> str:
+    """The processes that this thread has started and that are still there."""
+    return Path("/proc/thread-self/children").read_text(encoding="ascii")
+
+
 def some_files(folder: Path, count: int, size: int = 20_000) -> dict[bytes, bytes]:
     """Files of all sizes up to one, none like another."""
     chance = random.Random(count)
@@ -184,6 +189,7 @@ class TestTrouble:
 
     def test_a_store_that_fails_is_what_is_told(self, tmp_path: Path) -> None:
         root = tmp_path / "tree"
+        before = children()
         some_files(root, 2000, size=3000)
         clock = FixedClock(START)
         inner = MemoryStore(clock)
@@ -191,4 +197,4 @@ class TestTrouble:
         world.store = FaultyStore(inner, Stop(at=3, how=Fault.ERROR, kinds=frozenset({"put"}), times=1000))
         with pytest.raises(StorageError, match="failed as a test asked"):
             world.backup(files(root))
-        assert not Path("/proc/thread-self/children").read_text(encoding="ascii")
+        assert children() == before

@@ -54,7 +54,8 @@ def test_a_kit_that_is_not_typed_back_is_a_warning_and_the_answers_hold(bare: De
         assert said in text
     assert "RECOVERY KIT" in ran.text
     assert "▄▄▄▄▄" in ran.text
-    assert all(len(line) <= 80 or " " not in line.strip() for line in ran.text.splitlines())
+    told = ran.text.replace(str(bare.folder), "/srv").splitlines()
+    assert [line for line in told if len(line) > 80 and " " in line.strip()] == []
 
 
 def test_the_kit_is_printed_in_rows_of_four_groups() -> None:
