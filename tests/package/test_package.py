@@ -1,6 +1,7 @@
 """The Debian package that scripts/package builds: what is inside, and what dpkg will do with it."""
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,9 @@ pytestmark = [
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package, built once for all processes of a test run."""
-    folder = tmp_path_factory.getbasetemp().parent / "package"
+    base = tmp_path_factory.getbasetemp()
+    # Each process of pytest-xdist has its own folder in the run's.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "package"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -64,7 +67,7 @@ def test_all_that_opsd_needs_is_inside_compiled_and_nothing_that_builds_it(packa
     # Also that what was stripped still loads: each of these has code of C or Rust, or stands on some.
     imports = "import apprise, blake3, boto3, opsd.cli.main, paramiko, psycopg, pyfastcdc, yaml, zstandard; psycopg.pq"
     code = f"import sys; sys.path.insert(0, {str(library)!r}); {imports}; print(yaml.__file__)"
-    ran = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    ran = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", code], capture_output=True, text=True, check=False)
     assert (ran.stderr, ran.stdout.strip()) == ("", str(library / "yaml" / "__init__.py"))
     assert (library / "opsd/cli/__pycache__/main.cpython-311.pyc").exists()
     assert (library / "opsd/rescue.py.txt").exists()
