@@ -17,6 +17,7 @@ from opsd.clock import Clock
 from opsd.control import SERVICES, Ended
 from opsd.daemon.jobs import Job, run_job
 from opsd.daemon.schedule import Start
+from opsd.errors import OpsdError
 from opsd.monitor.ledger import outcome_of
 from opsd.monitor.state import Run
 
@@ -112,6 +113,8 @@ class Runner:
             with self._lock:
                 del self._alive[start.job]
             return
+        except OpsdError as error:  # Its service is at work on the same for somebody else, or is not there.
+            ended = Ended(exit_code=error.exit_code, tail=f"opsd: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the scheduler goes on
             ended = Ended(exit_code=1, tail=f"{type(error).__name__}: {error}")
         log.info("job ended", exit_code=ended.exit_code, seconds=round(ended.seconds, 1))

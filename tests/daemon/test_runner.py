@@ -1,0 +1,46 @@
+"""How a start ends in a run that is told of, whatever its way does."""
+
+import queue
+import threading
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from opsd.clock import FixedClock
+from opsd.control import Ended
+from opsd.daemon.runner import Runner
+from opsd.daemon.schedule import Start
+from opsd.errors import OpsdError, TryLater
+from opsd.monitor.state import Run
+
+SECONDS = 20.0
+
+
+class Raising:
+    """A way that can't run anything."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(
+        self, job: str, environment: Mapping[str, str], on_alive: Callable[[int], None], stop: threading.Event
+    ) -> Ended:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (TryLater("opsd-upkeep is at work on copy"), "postponed"),
+        (OpsdError("there is no service"), "failed"),
+        (RuntimeError("a bug"), "failed"),
+    ],
+)
+def test_what_can_not_be_started_ends_as_its_error_says(error: Exception, outcome: str) -> None:
+    told: queue.SimpleQueue[Run] = queue.SimpleQueue()
+    runner = Runner(Raising(error), FixedClock(9), told.put)
+    assert runner.start(Start(job="copy", slot=5, attempt=2))
+    run = told.get(timeout=SECONDS)
+    assert (run.job, run.slot, run.attempt, run.outcome) == ("copy", 5, 2, outcome)
+    assert str(error) in run.error
+    assert runner.stop(SECONDS)
