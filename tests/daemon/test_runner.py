@@ -25,6 +25,7 @@ class Raising:
     def __call__(
         self, job: str, environment: Mapping[str, str], on_alive: Callable[[int], None], stop: threading.Event
     ) -> Ended:
+        del job, environment, on_alive, stop
         raise self._error
 
 
