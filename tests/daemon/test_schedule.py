@@ -83,6 +83,12 @@ def test_a_time_that_comes_while_the_last_one_still_runs_is_skipped_and_said_onc
     assert decided(still, skipped, busy=["backup"]) == Decision()
 
 
+def test_a_time_that_was_skipped_is_not_made_up_for_when_the_earlier_run_has_ended() -> None:
+    late = run(slot=FOUR - DAY, started=FOUR - HOUR, ended=FOUR + HOUR)
+    skipped = run(outcome="skipped", ended=FOUR)
+    assert [each.job for each in decided(late, skipped).starts] == ["copy"]
+
+
 def test_copies_follow_a_backup_that_failed_in_part_and_prune_a_copy_that_was_given_up() -> None:
     partly = run(outcome="failed", exit_code=4, details={"snapshot": "abc"})
     assert [each.job for each in decided(partly).starts] == ["copy"]
