@@ -563,7 +563,8 @@ def watched(log: Path) -> str:
 @pytest.mark.usefixtures("store")
 def test_a_put_is_synced_before_and_after_it_gets_its_name(root: Path, tmp_path: Path, strace: str) -> None:
     log = tmp_path / "calls"
-    wrapper = [strace, "-f", "-qq", "-o", str(log), "-e", "trace=fsync,link,unlink,rename"]
+    # Each connection has a strace of its own: they add to the log, or one would write over what another noted.
+    wrapper = [strace, "-f", "-qq", "-A", "-o", str(log), "-e", "trace=fsync,link,unlink,rename"]
     with running_server(wrapper=wrapper) as server, SftpStore(server.options(root)) as watched_store:
         watched_store.put(NAME, b"x")
         watched_store.close()
