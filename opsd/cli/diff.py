@@ -9,7 +9,7 @@ from opsd.cli import output
 from opsd.cli.options import described, reading_options, session
 from opsd.errors import SnapshotUnknown, UsageError
 from opsd.repository.reader import SnapshotReader
-from opsd.restore.browsing import clean_path, locate
+from opsd.restore.browsing import clean_path, left_out, locate
 from opsd.restore.difference import Change, difference
 
 _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "metadata": ("m", None)}
@@ -28,7 +28,7 @@ _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "ye
 @click.argument("path", required=False)
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
 @reading_options
-def command(**given: Any) -> None:
+def command(**given: Any) -> int:
     """Tell what changed between two snapshots."""
     under = clean_path(given["path"]) if given["path"] else b"/"
     counts = dict.fromkeys(_SIGNS, 0)
@@ -37,9 +37,12 @@ def command(**given: Any) -> None:
         repository = opened.open(reader=True)
         catalog = repository.catalog()
         old, new = (repository.reader(repository.find(given[name]), catalog) for name in ("old", "new"))
-        if under != b"/" or given["sources"]:
-            _refuse_unknown((old, new), under, given["sources"])
-        for change in difference(old, new, under, given["sources"]):
+        sources, closed = given["sources"], set[str]()
+        if under != b"/" or sources:
+            _refuse_unknown((old, new), under, sources)
+        elif closed := {*left_out(old, (), opened.reporter), *left_out(new, (), opened.reporter)}:
+            sources = {tree.label for reader in (old, new) for tree in reader.trees()} - closed
+        for change in difference(old, new, under, sources):
             counts[change.kind] += 1
             if given["as_json"]:
                 changes.append(_as_json(change))
@@ -50,6 +53,7 @@ def command(**given: Any) -> None:
         output.emit({"old": old.summary.id, "new": new.summary.id, "changes": changes, "counts": counts})
     else:
         output.line(", ".join(f"{number:,} {kind}" for kind, number in counts.items()))
+    return 3 if closed else 0
 
 
 def _refuse_unknown(readers: Sequence[SnapshotReader], under: bytes, sources: tuple[str, ...]) -> None:
