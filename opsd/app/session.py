@@ -63,9 +63,9 @@ def slot_folders(settings: Settings) -> SlotFolders:
 
 
 def told_by_home(session: "Session", copy: Repository) -> Repository:
-    """An open copy, closed where the repository's own settings are newer and say that a key domain was destroyed: a copy hears of it last."""
+    """An open copy, its key domains as the repository's own settings have them: a copy hears last that one was destroyed."""
     place = copy.place
-    if not session.settings.repository or all(each.destroyed for each in place.closed.values()):
+    if not session.settings.repository or len(place.settings.domains) == 1:
         return copy
     with suppress(OpsdError):  # Another host's copy, or the repository is not there: the copy's own word counts.
         settings = load_settings(session.home().store, place.ring, place.settings.number, Recorder())

@@ -8,8 +8,9 @@ import click
 from opsd.cli import output
 from opsd.cli.options import described, reading_options, session
 from opsd.errors import SnapshotUnknown, UsageError
+from opsd.repository.domains import Closed
 from opsd.repository.reader import SnapshotReader
-from opsd.restore.browsing import clean_path, left_out, locate
+from opsd.restore.browsing import clean_path, locate
 from opsd.restore.difference import Change, difference
 
 _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "metadata": ("m", None)}
@@ -37,11 +38,13 @@ def command(**given: Any) -> int:
         repository = opened.open(reader=True)
         catalog = repository.catalog()
         old, new = (repository.reader(repository.find(given[name]), catalog) for name in ("old", "new"))
-        sources, closed = given["sources"], set[str]()
+        sources, closed = given["sources"], dict[str, Closed]()
         if under != b"/" or sources:
             _refuse_unknown((old, new), under, sources)
-        elif closed := {*left_out(old, (), opened.reporter), *left_out(new, (), opened.reporter)}:
-            sources = {tree.label for reader in (old, new) for tree in reader.trees()} - closed
+        elif closed := {**old.closed(), **new.closed()}:
+            sources = {tree.label for reader in (old, new) for tree in reader.trees()} - closed.keys()
+        for label, each in closed.items():
+            opened.reporter.warn(each.warning(f"source {label}"))
         for change in difference(old, new, under, sources):
             counts[change.kind] += 1
             if given["as_json"]:

@@ -1,5 +1,6 @@
 """`opsd find`: in which snapshots a name stands."""
 
+from collections.abc import Collection
 from datetime import tzinfo
 from typing import Any
 
@@ -11,7 +12,8 @@ from opsd.cli import output
 from opsd.cli.ls import as_json
 from opsd.cli.options import described, reading_options, session
 from opsd.model import EntryType, SnapshotSummary
-from opsd.restore.browsing import Item, left_out, search
+from opsd.repository.domains import Closed
+from opsd.restore.browsing import Item, search
 
 
 @described(
@@ -50,7 +52,7 @@ def command(**given: Any) -> int:
     return 3 if closed else 0
 
 
-def _matches(opened: Session, given: dict[str, Any]) -> tuple[list[tuple[SnapshotSummary, Item]], set[str]]:
+def _matches(opened: Session, given: dict[str, Any]) -> tuple[list[tuple[SnapshotSummary, Item]], Collection[str]]:
     """What fits, and the sources that could not be looked into: each is told once."""
     repository = opened.open(reader=True)
     if given["everywhere"]:
@@ -58,16 +60,16 @@ def _matches(opened: Session, given: dict[str, Any]) -> tuple[list[tuple[Snapsho
     else:
         names = list(given["snapshots"] or ("latest",))
     catalog = repository.catalog()
-    found, closed = [], set[str]()
+    found, closed = [], dict[str, Closed]()
     for name in names:
         reader = repository.reader(repository.find(name), catalog)
-        asked = given["sources"] or reader.closed()
-        if told := set(asked) - closed:
-            closed |= {*left_out(reader, tuple(told), opened.reporter)}
+        closed |= {label: each for label, each in reader.closed().items() if label in (given["sources"] or [label])}
         labels = {tree.label for tree in reader.trees()}
         wanted = [label for label in given["sources"] if label in labels or not given["everywhere"]]
         if wanted or not given["sources"]:
             found += [(reader.summary, item) for item in search(reader, given["pattern"], wanted)]
+    for label, each in closed.items():
+        opened.reporter.warn(each.warning(f"source {label}"))
     return found, closed
 
 

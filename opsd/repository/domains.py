@@ -157,20 +157,21 @@ def with_domains(
     store: Store, ring: Keyring, settings: RepositorySettings, folders: SlotFolders
 ) -> tuple[Keyring, Mapping[int, Closed]]:
     """A reader's ring with the keys of every domain that can be had, and by number the domains that stay closed."""
-    missing = [domain for domain in settings.domains if domain.number not in ring.domains]
-    if not missing or DEFAULT_DOMAIN not in ring.domains:
+    destroyed = {domain.number for domain in settings.domains if not domain.keys}
+    held = {number: keys for number, keys in ring.domains.items() if number not in destroyed}
+    missing = [domain for domain in settings.domains if domain.number not in held]
+    if not missing or DEFAULT_DOMAIN not in held:
         return ring, {}
-    found = {}
-    if any(domain.keys for domain in missing):
-        found = opened(stored_slots(store, ring.repository), ring, settings)
+    if len(missing) > len(destroyed):
+        held = {**opened(stored_slots(store, ring.repository), ring, settings), **held}
     closed = {}
     for domain in missing:
-        if domain.number not in found:
+        if domain.number not in held:
             keys, why = _outside(domain, ring, settings, folders)
-            found |= keys
-            if domain.number not in found:
+            held = {**keys, **held}
+            if domain.number not in held:
                 closed[domain.number] = why
-    return replace(ring, domains={**found, **ring.domains}), closed
+    return replace(ring, domains=held), closed
 
 
 def _outside(
