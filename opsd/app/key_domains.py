@@ -10,7 +10,7 @@ from pathlib import Path
 from opsd.app.creating import owner_ring, slots_folder
 from opsd.app.session import Session
 from opsd.backup.cache import Cache
-from opsd.errors import ConfigurationError, UsageError
+from opsd.errors import ConfigurationError, StorageError, UsageError
 from opsd.repository.domains import encode_domain_slot, opened, remove_slots, slot_files, stored_slots, write_slot
 from opsd.repository.format import Kind, name_for
 from opsd.repository.keys import Keyring, OpeningKey
@@ -137,10 +137,15 @@ def find_doomed(session: Session, name: str) -> Doomed:
         {source.label for source in each.sources if source.domain == domain.number}
         for each in session.open().snapshots(marked=True)
     ]
+    try:
+        files = slot_files(folder, ring.repository)
+    except StorageError as error:
+        hint = "mount its disk; if it is gone for good, make the folder again, empty"
+        raise StorageError(str(error), hint=hint) from error
     return Doomed(
         number=domain.number,
         folder=folder,
-        slots=sum(slot.domain == domain.number for _, slot in slot_files(folder, ring.repository)),
+        slots=sum(slot.domain == domain.number for _, slot in files),
         sources=tuple(sorted(set().union(*snapshots))),
         snapshots=sum(map(bool, snapshots)),
         was_destroyed=not domain.keys,
