@@ -160,7 +160,7 @@ def with_domains(
     destroyed = {domain.number for domain in settings.domains if not domain.keys}
     held = {number: keys for number, keys in ring.domains.items() if number not in destroyed}
     missing = [domain for domain in settings.domains if domain.number not in held]
-    if not missing or DEFAULT_DOMAIN not in held:
+    if DEFAULT_DOMAIN not in held:
         return ring, {}
     if len(missing) > len(destroyed):
         held = {**opened(stored_slots(store, ring.repository), ring, settings), **held}
