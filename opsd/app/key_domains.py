@@ -154,17 +154,17 @@ def find_doomed(session: Session, name: str) -> Doomed:
 
 
 def destroy(session: Session, doomed: Doomed) -> None:
-    """Remove the domain's slots, take its keys out of the settings, and forget what the cache keeps of it. May be done again.
+    """Take the domain's keys out of the settings, so that no more is stored for nobody; remove its slots; forget what the cache keeps of it.
 
     Raises:
-        StorageError: the slots can't be removed, or the settings not be written; then nothing else was done.
+        StorageError: the settings can't be written, or the slots not be removed. What came before is done; the same again finishes it.
     """
     ring = doomed.ring
-    remove_slots(doomed.folder, ring.repository, doomed.number)
     settings = _settings(session, ring)
     domain = next(each for each in settings.domains if each.number == doomed.number)
     if domain.keys:
         _put(session, ring, settings.with_domain(replace(domain, keys=())))
+    remove_slots(doomed.folder, ring.repository, doomed.number)
     repository = session.open()
     cache = Cache(repository.cache / "files.sqlite", repository.place.ring.index())
     for label in doomed.sources:

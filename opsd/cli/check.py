@@ -95,7 +95,7 @@ def command(**given: Any) -> int:
         output.emit(_as_json(report) | coverage | _mended_json(mended, healed, given))
     else:
         for notice in report.notices:
-            output.line(notice)
+            output.lines(notice)
         for name, donor in healed.items():
             output.line(output.paint(f"{name}: {donor if donor == OVER else f'healed from {donor}'}", "green"))
         for problem in report.problems:

@@ -38,14 +38,16 @@ def command(**given: Any) -> int:
         repository = opened.open(reader=True)
         catalog = repository.catalog()
         old, new = (repository.reader(repository.find(given[name]), catalog) for name in ("old", "new"))
-        sources, closed = given["sources"], dict[str, Closed]()
-        if under != b"/" or sources:
-            _refuse_unknown((old, new), under, sources)
-        elif closed := {**old.closed(), **new.closed()}:
-            sources = {tree.label for reader in (old, new) for tree in reader.trees()} - closed.keys()
+        closed: dict[str, Closed] = {}
+        if under != b"/" or given["sources"]:
+            _refuse_unknown((old, new), under, given["sources"])
+        else:
+            closed = {**old.closed(), **new.closed()}
         for label, each in closed.items():
             opened.reporter.warn(each.warning(f"source {label}"))
-        for change in difference(old, new, under, sources):
+        for change in difference(old, new, under, given["sources"]):
+            if change.source in closed:
+                continue  # Open in one of the two, it would seem to be all new, or gone.
             counts[change.kind] += 1
             if given["as_json"]:
                 changes.append(_as_json(change))

@@ -13,7 +13,7 @@ from itertools import islice
 from threading import Lock
 from typing import Final
 
-from opsd.errors import IntegrityError, NewerFormat, ObjectNotFound, OpsdError
+from opsd.errors import IntegrityError, NewerFormat, ObjectNotFound, OpsdError, StorageError
 from opsd.events import Reporter, Total
 from opsd.repository.catalog import Catalog, Place, damaged_packs, footer_of, load_catalog
 from opsd.repository.format import digest_of
@@ -93,7 +93,7 @@ def opens(store: Store, name: str) -> bool:
     """Whether a slot is one that opens the repository; of a damaged one others tell."""
     try:
         return not decode_slot(name, store.read(name)).domain
-    except (IntegrityError, NewerFormat, ObjectNotFound):
+    except (IntegrityError, NewerFormat, StorageError):
         return True
 
 
@@ -340,7 +340,7 @@ class Check:
         for number, count in sorted(self._found.closed.items()):
             closed = self._place.closed[number]
             self._found.notices.append(
-                f"{count:,} frames of key domain {closed.label} were not opened, only their packs compared with their names: "
+                f"frames of key domain {closed.label} that no key opened, and only the names of their packs prove: {count:,}; "
                 f"{closed.problem}"
             )
 
