@@ -10,6 +10,7 @@ from pathlib import Path
 
 from opsd.app.emptied import filled
 from opsd.app.session import Session
+from opsd.app.stores import spool_stem
 from opsd.app.upkeep import check
 from opsd.backup.copy_state import CopyState, older_state, older_unopened, refuse_foreign
 from opsd.backup.limits import Throttle
@@ -161,11 +162,14 @@ def _is_object(name: str) -> bool:
 
 @contextmanager
 def _healing(session: Session) -> Iterator[Healing]:
-    """The session's store and whoever may have what it lacks."""
+    """The session's store and whoever may have what it lacks; waits for another of this host that heals the same."""
+    healed = session.access.copy or "repository"
     with ExitStack() as stack:
+        if session.has_state():
+            stack.enter_context(HostState(session.settings.state).locked(f"heal-{healed}"))
         places = _places(session)
         spool = session.store.capabilities.spool or session.settings.cache / "healing"
-        own = Spool(folder=spool, stem=f"heal-{session.access.copy or 'repository'}")
+        own = Spool(folder=spool, stem=spool_stem(session.settings, "heal", healed))
         if places:
             own.clear()
         throttle = Throttle((), session.settings.zone, session.clock)

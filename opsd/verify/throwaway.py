@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from opsd.errors import RestoreError
+from opsd.errors import ProgramMissing, RestoreError
 from opsd.process import said
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem
@@ -64,7 +64,7 @@ def find_programs(version_number: int, folders: tuple[str, ...] = FOLDERS) -> Pa
     """The folder of the server's programs of that `server_version_num`'s major version.
 
     Raises:
-        RestoreError: there is none.
+        ProgramMissing: there is none.
     """
     major = version_number // 10000
     found: list[int] = []
@@ -78,7 +78,7 @@ def find_programs(version_number: int, folders: tuple[str, ...] = FOLDERS) -> Pa
                 return program.parent
             found.append(version)
     have = ", ".join(map(str, sorted(set(found)))) or "none"
-    raise RestoreError(
+    raise ProgramMissing(
         f"PostgreSQL {major} is needed to start what was restored, and is not installed here; found: {have}",
         hint=f"install postgresql-{major} (Debian's or from apt.postgresql.org); no cluster of it need run",
     )
