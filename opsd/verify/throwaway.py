@@ -20,7 +20,7 @@ from opsd.errors import ProgramMissing, RestoreError
 from opsd.process import said
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem
-from opsd.sources.postgresql.tools import FOLDERS, read_version
+from opsd.sources.postgresql.tools import FOLDERS, folders_with, read_version
 from opsd.verify.scratch import stop_server
 
 #: Nothing needs to outlive a crash. Sorts and scans may use the machine: nobody else asks this server.
@@ -68,15 +68,14 @@ def find_programs(version_number: int, folders: tuple[str, ...] = FOLDERS) -> Pa
     """
     major = version_number // 10000
     found: list[int] = []
-    for pattern in folders:
-        for program in sorted(Path("/").glob(f"{pattern.lstrip('/')}/initdb")):
-            try:
-                version = read_version([str(program.with_name("postgres"))], {"LC_ALL": "C"})[0]
-            except ServerProblem:
-                continue
-            if version == major:
-                return program.parent
-            found.append(version)
+    for folder in folders_with("initdb", folders):
+        try:
+            version = read_version([str(folder / "postgres")], {"LC_ALL": "C"})[0]
+        except ServerProblem:
+            continue
+        if version == major:
+            return folder
+        found.append(version)
     have = ", ".join(map(str, sorted(set(found)))) or "none"
     raise ProgramMissing(
         f"PostgreSQL {major} is needed to start what was restored, and is not installed here; found: {have}",

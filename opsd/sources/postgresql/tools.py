@@ -108,15 +108,19 @@ def _there(place: Place) -> Tools:
 
 
 def _here(place: Place, folders: Sequence[str]) -> list[Tools]:
-    """The programs on the path first, unless they are Debian's wrapper; then those of each version."""
+    return [
+        Tools(version=read_version([str(folder / "pg_dump")], place.environment()), folder=folder)
+        for folder in folders_with("pg_dump", folders)
+    ]
+
+
+def folders_with(program: str, folders: Sequence[str] = FOLDERS) -> list[Path]:
+    """The folder on the path that holds it first, unless that is Debian's wrapper; then those of each version."""
     places = [path for pattern in folders for path in sorted(Path("/").glob(pattern.lstrip("/")))]
-    on_path = which("pg_dump")
+    on_path = which(program)
     if on_path and Path(on_path).resolve().name != "pg_wrapper":
         places.insert(0, Path(on_path).parent)
-    programs = [folder / "pg_dump" for folder in places if (folder / "pg_dump").exists()]
-    return [
-        Tools(version=read_version([str(program)], place.environment()), folder=program.parent) for program in programs
-    ]
+    return [folder for folder in places if (folder / program).exists()]
 
 
 def read_version(command: Sequence[str], environment: dict[str, str]) -> tuple[int, int]:
