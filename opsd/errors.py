@@ -34,6 +34,8 @@ from typing import ClassVar, Final
 
 #: The next step where nothing better is known; a check says something else.
 RUN_CHECK: Final = "run 'opsd check' to see what it affects"
+#: Which store is full stands in the text.
+MAKE_ROOM: Final = "make room there, or run 'opsd prune' ('opsd prune --copy NAME' for a copy)"
 
 
 class OpsdError(Exception):

@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from opsd.app.databases import server_of
-from opsd.app.emptied import filled
+from opsd.app.emptied import filled, repository_of
 from opsd.app.session import Session
 from opsd.app.stores import place_of
 from opsd.app.version import version
-from opsd.backup.copy_state import CopyState, older_state
+from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
 from opsd.clock import stamp
 from opsd.credentials import described, resolve
 from opsd.errors import OpsdError, StorageError, TryLater
@@ -147,6 +147,8 @@ def _opened(session: Session, name: str | None, within: tuple[Scratch, ExitStack
             else session.home().store
         )
         repository = Repository.open(store, around, _unlock(session), reader=True)
+    if name:
+        refuse_foreign(repository.place.ring.repository, repository_of(session.settings, name), name)
     if name and session.has_state():
         warning = older_state(repository, CopyState(session.settings.state, name))
         if warning:

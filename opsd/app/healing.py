@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from opsd.app.emptied import filled
+from opsd.app.emptied import filled, repository_of
 from opsd.app.session import Session
 from opsd.app.stores import spool_stem
 from opsd.app.upkeep import check
@@ -20,7 +20,6 @@ from opsd.errors import (
     IntegrityError,
     NotARepository,
     ObjectDamaged,
-    OpsdError,
     StorageError,
     StoreGone,
 )
@@ -88,24 +87,13 @@ def _opened(session: Session) -> Repository | None:
     """The repository, if this host has keys or something opens it unasked."""
     identity = repository_id(session.store)
     if session.access.copy:
-        refuse_foreign(identity, _wanted(session, session.access.copy), session.access.copy)
+        refuse_foreign(identity, repository_of(session.settings, session.access.copy), session.access.copy)
     held = HostState(session.settings.state).read_keys(identity) if session.has_state() else None
     if not held and not session.can_unlock():
         return None
     opened = session.open()
     session.is_doubtful = False  # What is older in it is a problem of the check, and may be healed.
     return opened
-
-
-def _wanted(session: Session, copy: str) -> str:
-    """The repository that a copy should hold, in hex: what it was filled from, else this host's own; empty if unknown."""
-    filled = CopyState(session.settings.state, copy).read().repository
-    if filled or copy in session.settings.pulls:
-        return filled
-    try:
-        return repository_id(session.home().store).hex()
-    except OpsdError:
-        return ""
 
 
 def heal_unopened(session: Session) -> dict[str, str]:
