@@ -58,8 +58,8 @@ def at_once(dice: random.Random, commands: Sequence[tuple[Desk, tuple[str, ...]]
             victim.wait(dice.uniform(0.5, 3))
         except subprocess.TimeoutExpired:
             victim.kill()
-    for process in running:
-        said = process.communicate()[0].decode()
+    ended = [(process.communicate()[0].decode(), process) for process in running]
+    for said, process in ended:
         assert process.returncode in ENDS or "prune stops" in said, said
         assert "Traceback" not in said, said
         assert "spool" not in said, said  # Nobody takes another's file.
@@ -74,6 +74,7 @@ def spoil(folder: Path, dice: random.Random) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", PLACES)
 def test_two_hosts_that_copy_prune_and_heal_one_copy_at_once_lose_nothing(tmp_path: Path, kind: str) -> None:
     dice = random.Random(11)
