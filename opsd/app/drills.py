@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from opsd.app.databases import server_of
-from opsd.app.emptied import filled
+from opsd.app.emptied import filled, repository_of
 from opsd.app.session import Session, slot_folders, told_by_home
 from opsd.app.stores import place_of
 from opsd.app.version import version
-from opsd.backup.copy_state import CopyState, older_state
+from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
 from opsd.clock import stamp
 from opsd.credentials import described, resolve
 from opsd.errors import OpsdError, StorageError, TryLater
@@ -148,6 +148,7 @@ def _opened(session: Session, name: str | None, within: tuple[Scratch, ExitStack
         )
         repository = Repository.open(store, around, _unlock(session), reader=True)
     if name:
+        refuse_foreign(repository.place.ring.repository, repository_of(session.settings, name), name)
         repository = told_by_home(session, repository)
     if name and session.has_state():
         warning = older_state(repository, CopyState(session.settings.state, name))

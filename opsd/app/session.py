@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from opsd.app.emptied import filled
+from opsd.app.emptied import filled, foreign
 from opsd.app.stores import StoreOpener, place_of
 from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
 from opsd.backup.places import FolderPlace, StorePlace
@@ -254,9 +254,9 @@ class Session:
         if self.access.copy:
             repository = told_by_home(self, repository)
         if self.access.copy and self.has_state():
-            state = CopyState(self.settings.state, self.access.copy)
-            refuse_foreign(repository.place.ring.repository, state.read().repository, self.access.copy)
-            warning = older_state(repository, state)
+            state, held = CopyState(self.settings.state, self.access.copy), repository.place.ring.repository
+            refuse_foreign(held, state.read().repository, self.access.copy)
+            warning = older_state(repository, state) or foreign(self.settings, self.access.copy, held)
             if warning:
                 self.is_doubtful = True
                 self.reporter.warn(warning)

@@ -308,7 +308,8 @@ def _of_room(case: _Case, subject: str, place: PlaceSeen) -> Iterator[_Finding]:
     added = sum(each.added_bytes for each in case.observed.sources.values()) if place.snapshots > 1 else 0
     if place.free is not None and place.free < max(2 * added, LEAST_FREE):
         tell = _critical if place.free < added else _warning
-        yield tell(key, f"the disk of {subject.replace('.', ' ')} is almost full", "opsd prune", case.now)
+        copy = "" if subject == "repository" else f" --copy {subject.partition('.')[2]}"
+        yield tell(key, f"the disk of {subject.replace('.', ' ')} is almost full", f"opsd prune{copy}", case.now)
 
 
 def _of_reading(case: _Case, subject: str, place: PlaceSeen) -> Iterator[_Finding]:

@@ -307,7 +307,7 @@ def repository_id(store: Store) -> bytes:
     if any(True for _ in store.list("snapshots/")):
         raise IntegrityError(
             "the folder settings/ is empty, and there are snapshots",
-            hint="'opsd check --repair' takes the settings from a copy; do not run 'opsd init'",
+            hint="'opsd check --repair' ('--copy NAME' for a copy) takes the settings from elsewhere; do not run 'opsd init'",
         )
     raise NotARepository("there is no repository at this place", hint="check the path, or create one with 'opsd init'")
 
