@@ -18,7 +18,7 @@ from opsd.app.planning import past_of, plan_of
 from opsd.clock import Clock
 from opsd.daemon.schedule import Note, Start, decide, misdated
 from opsd.errors import StorageError
-from opsd.monitor.deadlines import Past, Plan
+from opsd.monitor.deadlines import AHEAD, Past, Plan
 from opsd.monitor.state import INTERRUPTED, MISDATED, RUNNING, Run, State
 from opsd.settings import Settings
 
@@ -70,7 +70,8 @@ class Keeper:
         self.plan = plan_of(settings)
         self.trouble: dict[str, Trouble] = {}
         self._state: State | None = None
-        self._known = Past(runs={}, since=clock_.now())
+        self._configured = clock_.now()
+        self._known = Past(runs={}, since=self._configured, configured=self._configured)
         self._changes = -1
         self._dirty = True
         self._ended: queue.SimpleQueue[Run] = queue.SimpleQueue()
@@ -81,6 +82,7 @@ class Keeper:
         """Go by another configuration."""
         self._settings = settings
         self.plan = plan_of(settings)
+        self._configured = self._clock.now()
         self._dirty = True
 
     def ended(self, run: Run) -> None:
@@ -162,7 +164,7 @@ class Keeper:
         if not (self._dirty or running or changes != self._changes):
             return False
         self._changes, self._dirty = changes, False
-        self._known = past_of(state)
+        self._known = replace(past_of(state), since=self._since(state, now), configured=self._configured)
         wrong = misdated(self._known, now)
         if wrong:
             self.say(
@@ -172,6 +174,14 @@ class Keeper:
             )
             self._remember(state, [_put_right(run, now) for run in wrong])
         return True
+
+    def _since(self, state: State, now: int) -> int:
+        """When the state was begun; one that a clock far ahead has dated was begun now, or nothing were due until then."""
+        since = state.since
+        if since > now + AHEAD:
+            since = now
+            state.remember("since", now, since)
+        return since
 
     def _past(self) -> Past:
         """What the state knows, and what it has not taken yet."""
@@ -237,4 +247,4 @@ def _joined(past: Past, runs: Iterable[Run]) -> Past:
     for run in runs:
         others = [known for known in joined.get(run.job, []) if known.id != run.id]
         joined[run.job] = sorted([run, *others], key=lambda each: each.started, reverse=True)
-    return Past(runs=joined, since=past.since)
+    return replace(past, runs=joined)

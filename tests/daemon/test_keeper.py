@@ -48,7 +48,7 @@ class Case:
 
     def end(self, start: Start, outcome: str = "done") -> None:
         now = self.clock.now()
-        code = 0 if outcome == "done" else 1
+        code = {"done": 0, "refused": 2}.get(outcome, 1)
         self.keeper.ended(
             Run(
                 id=f"{start.job}{start.attempt}",
@@ -64,16 +64,19 @@ class Case:
         )
 
 
-def case(folder: Path) -> Case:
-    settings = Settings(
+def settings_of(folder: Path) -> Settings:
+    return Settings(
         repository="/r",
         state=folder,
         sources=(SourceSettings(label="a", options=FilesSource(paths=("/a",))),),
     )
+
+
+def case(folder: Path) -> Case:
     clock = FixedClock(NOON)
     with State.open(folder, NOON) as state:
         state.remember("since", 0, NOON - DAY)
-    return Case(folder=folder, clock=clock, keeper=Keeper(settings, clock), starter=Starter())
+    return Case(folder=folder, clock=clock, keeper=Keeper(settings_of(folder), clock), starter=Starter())
 
 
 @pytest.fixture
@@ -129,6 +132,29 @@ def test_a_failure_on_a_full_disk_is_tried_again_after_its_pause(small_disk: Pat
     full.tick(minutes=2)
     assert [start.attempt for start in full.starter.of("backup")] == [1, 2]
     full.keeper.close()
+
+
+def test_a_state_that_began_by_a_clock_far_ahead_holds_back_no_night(tmp_path: Path) -> None:
+    early = case(tmp_path)
+    with State.open(tmp_path, NOON) as state:
+        state.remember("since", 0, NOON + 365 * DAY)
+    early.tick()
+    early.tick(minutes=24 * 60)
+    assert [start.attempt for start in early.starter.of("backup")] == [1]
+    early.keeper.close()
+
+
+def test_a_mended_configuration_is_taken_as_the_cause_to_try_again(tmp_path: Path) -> None:
+    mended = case(tmp_path)
+    mended.tick()
+    mended.end(mended.starter.of("backup")[0], "refused")
+    mended.tick(minutes=1)
+    assert len(mended.starter.of("backup")) == 1
+    mended.clock.advance(MINUTE)
+    mended.keeper.take(settings_of(tmp_path))
+    mended.tick()
+    assert [start.attempt for start in mended.starter.of("backup")] == [1, 2]
+    mended.keeper.close()
 
 
 def test_a_state_that_is_removed_under_the_daemon_is_begun_anew_and_said(tmp_path: Path) -> None:
