@@ -19,6 +19,7 @@ from opsd.clock import Clock
 from opsd.daemon.schedule import Note, Start, decide, misdated
 from opsd.errors import StorageError
 from opsd.monitor.deadlines import AHEAD, Past, Plan
+from opsd.monitor.health import Pause
 from opsd.monitor.state import INTERRUPTED, MISDATED, RUNNING, Run, State
 from opsd.settings import Settings
 
@@ -70,6 +71,10 @@ class Keeper:
         self.plan = plan_of(settings)
         self.trouble: dict[str, Trouble] = {}
         self._state: State | None = None
+        #: It holds also while the state can't be read.
+        self._pause: Pause | None = None
+        #: What is looked at where the state can't be opened.
+        self._read: State | None = None
         self._configured = clock_.now()
         self._known = Past(runs={}, since=self._configured, configured=self._configured)
         self._changes = -1
@@ -102,23 +107,24 @@ class Keeper:
         try:
             state = self._opened(now)
             changed = self._learn(state, now)
-            paused = pause_of(state, now) is not None
+            self._pause = pause_of(state, now)
         except StorageError as error:
             self.say("state.unwritable", str(error), error.hint or "see its disk")
             self._drop()
-            changed, paused, state = False, False, None
+            changed, state = self._read_only(now), None
         self._remember(state, self._untold(ended))
         if state and not self._in_mind:
             self.trouble.pop("state.unwritable", None)
-        if not paused:
+        if self._pause is None or self._pause.until <= now:
             self._start(starter, state, now)
-        if state is None:
+        looked = state or self._read
+        if looked is None:
             return None
         return Look(
             settings=self._settings,
             plan=self.plan,
             past=self._past(),
-            state=state,
+            state=looked,
             now=now,
             trouble=dict(self.trouble),
             changed=changed,
@@ -128,6 +134,7 @@ class Keeper:
         """Write what is still in mind, and let go of the state."""
         self._remember(self._state, self._untold(self._just_ended()))
         self._drop()
+        self._release()
 
     def _start(self, starter: Starter, state: State | None, now: int) -> None:
         past = self._past()
@@ -159,6 +166,7 @@ class Keeper:
 
     def _learn(self, state: State, now: int) -> bool:
         """Read the past again where it may have changed; whether it did."""
+        self._release()
         changes = state.changes
         running = any(run.outcome == RUNNING for runs in self._known.runs.values() for run in runs[:_NEWEST])
         if not (self._dirty or running or changes != self._changes):
@@ -174,6 +182,21 @@ class Keeper:
             )
             self._remember(state, [_put_right(run, now) for run in wrong])
         return True
+
+    def _read_only(self, now: int) -> bool:
+        """Go by what the state holds, where nothing is known yet: also a daemon that starts on a full disk has a past."""
+        if self._read is None and (read := State.read(self._settings.state)):
+            self._read = read
+            if not self._known.runs:
+                self._known = replace(past_of(read), configured=self._configured)
+                self._pause = pause_of(read, now)
+            return True
+        return False
+
+    def _release(self) -> None:
+        if self._read:
+            self._read.close()
+        self._read = None
 
     def _since(self, state: State, now: int) -> int:
         """When the state was begun; one that a clock far ahead has dated was begun now, or nothing were due until then."""

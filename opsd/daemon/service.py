@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -79,9 +79,9 @@ def only_one(folder: Path) -> Iterator[None]:
                 f"another opsd daemon (process {file.read().strip() or 'unknown'}) works on {folder}",
                 hint="stop that one, or give this one a state: of its own",
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with suppress(OSError):  # The disk may be full, and whoever comes second is sent away all the same.
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield
 
 

@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -125,6 +125,22 @@ class State:
         if is_new or not state.fact("since"):
             state.remember("since", now, now)
         return state
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """What the file holds, for a disk that takes nothing more; nothing can be put. None where it can't be read.
+
+        What only its journal holds is not seen: reading that needs room beside it (sqlite.org/wal.html, section 5).
+        """
+        path = folder / "state.sqlite"
+        with suppress(OSError, sqlite3.Error), ExitStack() as stack:
+            connection = sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True, check_same_thread=False)
+            stack.callback(connection.close)
+            connection.execute("SELECT count(*) FROM runs, facts").fetchone()
+            state = cls(connection, path, is_new=False)
+            stack.pop_all()
+            return state
+        return None
 
     def __enter__(self) -> Self:
         return self

@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from opsd.app.pausing import pause
 from opsd.clock import DAY, SECOND, FixedClock
 from opsd.daemon.keeper import Keeper
 from opsd.daemon.schedule import Start
+from opsd.daemon.service import only_one
+from opsd.errors import TryLater
+from opsd.monitor.deadlines import HOUR
+from opsd.monitor.health import Pause
 from opsd.monitor.state import Run, State
 from opsd.settings import Settings
 from opsd.sources.options import FilesSource, SourceSettings
@@ -206,3 +211,38 @@ def test_a_folder_that_can_not_be_written_at_all_stops_no_job(tmp_path: Path) ->
     assert len(odd.starter.started) > before
     assert "state.unwritable" in odd.keeper.trouble
     assert os.path.isfile(tmp_path / "state")
+
+
+def test_a_pause_holds_also_while_the_state_can_not_be_read(tmp_path: Path) -> None:
+    paused = case(tmp_path)
+    with State.open(tmp_path, NOON) as state:
+        pause(state, Pause(until=NOON + 2 * DAY, reason="moving"), NOON)
+    paused.tick()
+    (tmp_path / "state.sqlite").rename(tmp_path / "moved")
+    (tmp_path / "state.sqlite").mkdir()
+    paused.tick(minutes=24 * 60)
+    assert "state.unwritable" in paused.keeper.trouble
+    assert paused.starter.started == []
+    paused.keeper.close()
+
+
+def test_the_daemon_holds_its_folder_also_where_the_disk_is_full(small_disk: Path) -> None:
+    fill(small_disk)
+    with only_one(small_disk), pytest.raises(TryLater), only_one(small_disk):
+        pass
+
+
+def test_a_daemon_that_starts_on_a_full_disk_knows_what_was_done_and_tells_that_it_is_full(small_disk: Path) -> None:
+    full = case(small_disk)
+    with State.open(small_disk, NOON) as state:
+        state.put([Run(id="b", job="backup", cause="daemon", started=NOON - HOUR, ended=NOON, outcome="done")])
+    for path in small_disk.glob("state.sqlite-*"):
+        path.unlink()
+    fill(small_disk)
+    look = full.keeper.tick(full.starter)
+    assert full.starter.of("backup") == []
+    assert full.starter.of("prune")
+    assert look
+    assert "state.unwritable" in look.trouble
+    assert [run.id for run in look.state.runs("backup")] == ["b"]
+    full.keeper.close()
