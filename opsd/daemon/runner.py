@@ -22,6 +22,8 @@ from opsd.monitor.ledger import outcome_of
 from opsd.monitor.state import Run
 
 _LETTERS: Final = 500
+#: What goes on by itself.
+_WAITS: Final = frozenset({"postponed", "stopped", "interrupted"})
 
 
 def lane(job: str) -> str:
@@ -117,10 +119,11 @@ class Runner:
             ended = Ended(exit_code=error.exit_code, tail=f"opsd: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the scheduler goes on
             ended = Ended(exit_code=1, tail=f"{type(error).__name__}: {error}")
-        log.info("job ended", exit_code=ended.exit_code, seconds=round(ended.seconds, 1))
+        run = told_by(run, ended, self._clock.now())
+        _log_end(log, run, ended)
         with self._lock:
             del self._alive[start.job]
-        self._done(told_by(run, ended, self._clock.now()))
+        self._done(run)
 
     def stop(self, seconds: float) -> bool:
         """Ask all to stop at a safe point, and wait; whether they have."""
@@ -128,6 +131,15 @@ class Runner:
         for thread in list(self._threads.values()):
             thread.join(seconds)
         return not self.jobs
+
+
+def _log_end(log: structlog.stdlib.BoundLogger, run: Run, ended: Ended) -> None:
+    """What failed says why and what to do: the journal is all that some people read."""
+    about = {"exit_code": ended.exit_code, "seconds": round(ended.seconds, 1)}
+    if run.is_good or run.outcome in _WAITS:
+        log.info("job ended", **about)
+    else:
+        log.error("job ended", **about, error=run.error, hint="'opsd status' tells the next step")
 
 
 def told_by(run: Run, ended: Ended, now: int) -> Run:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 import pytest
+from structlog.testing import capture_logs
 
 from opsd.clock import FixedClock
 from opsd.control import Ended
@@ -45,3 +46,14 @@ def test_what_can_not_be_started_ends_as_its_error_says(error: Exception, outcom
     assert (run.job, run.slot, run.attempt, run.outcome) == ("copy", 5, 2, outcome)
     assert str(error) in run.error
     assert runner.stop(SECONDS)
+
+
+def test_what_failed_says_in_the_log_why_and_what_to_do() -> None:
+    told: queue.SimpleQueue[Run] = queue.SimpleQueue()
+    with capture_logs() as logs:
+        runner = Runner(Raising(OpsdError("there is no service")), FixedClock(9), told.put)
+        runner.start(Start(job="copy", slot=5, attempt=1))
+        told.get(timeout=SECONDS)
+    (end,) = (each for each in logs if each["event"] == "job ended")
+    assert (end["log_level"], end["error"]) == ("error", "there is no service")
+    assert "opsd status" in end["hint"]

@@ -208,6 +208,15 @@ def test_a_part_of_a_job_is_no_attempt_at_it() -> None:
     assert found.jobs[0].attempt == past.runs["backup"][0]
 
 
+def test_a_look_by_hand_neither_owes_another_nor_hides_that_the_daemon_is_dead() -> None:
+    past = nights()
+    by_hand = replace(run("self-check", NOON - 5 * HOUR), cause="person")
+    assert keys(health(past=replace(past, runs={**past.runs, "self-check": [by_hand]}))) == []
+    now = replace(by_hand, started=NOON - 60)
+    dead = run("self-check", NOON - 5 * HOUR)
+    assert keys(health(past=replace(past, runs={**past.runs, "self-check": [now, dead]}))) == ["self-check.overdue"]
+
+
 def test_a_site_that_never_had_a_daemon_owes_no_self_check() -> None:
     past = nights()
     assert keys(health(past=replace(past, runs={**past.runs, "self-check": []}))) == []
