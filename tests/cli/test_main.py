@@ -157,6 +157,14 @@ def test_a_reader_that_leaves_early_is_no_failure_and_gets_no_word(taken: Desk, 
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("arguments", [[], ["config"], ["ledger"]])
+def test_without_a_command_the_help_is_shown_as_it_is(desk: Desk, arguments: list[str]) -> None:
+    done = subprocess.run(desk.command(*arguments), env=desk.variables(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: opsd")
+    assert "\nCommands:\n" in done.stderr
+
+
 def test_a_job_whose_daemon_was_killed_does_its_work_to_the_end(taken: Desk) -> None:
     reading, writing = os.pipe()
     os.close(reading)
