@@ -19,12 +19,13 @@ from opsd.clock import Clock
 from opsd.daemon.schedule import Note, Start, decide, misdated
 from opsd.errors import StorageError
 from opsd.monitor.deadlines import AHEAD, Past, Plan
-from opsd.monitor.health import Pause
+from opsd.monitor.health import REBUILT_SHOWN, Pause
 from opsd.monitor.state import INTERRUPTED, MISDATED, RUNNING, Run, State
 from opsd.settings import Settings
 
 #: Of each job, so many of its newest runs may still be at work.
 _NEWEST: Final = 5
+_ONCE: Final = frozenset({"clock.back", "state.lost"})
 log = structlog.get_logger()
 
 
@@ -47,6 +48,7 @@ class Trouble:
 
     text: str
     hint: str
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +100,12 @@ class Keeper:
         """Tell a trouble, once."""
         if key not in self.trouble:
             log.error(text, hint=hint)
-        self.trouble[key] = Trouble(text=text, hint=hint)
+        self.trouble[key] = Trouble(text=text, hint=hint, since=self._clock.now())
 
     def tick(self, starter: Starter) -> Look | None:
         """Look once, and start what is due; None where there is no state to look at."""
         now = self._clock.now()
+        self._let_pass(now)
         ended = self._just_ended()  # Before the state is read: a job writes its run before it ends.
         try:
             state = self._opened(now)
@@ -135,6 +138,12 @@ class Keeper:
         self._remember(self._state, self._untold(self._just_ended()))
         self._drop()
         self._release()
+
+    def _let_pass(self, now: int) -> None:
+        """What happened once, and goes on no more, is told for a day."""
+        for key in _ONCE & self.trouble.keys():
+            if abs(now - self.trouble[key].since) >= REBUILT_SHOWN:
+                del self.trouble[key]
 
     def _start(self, starter: Starter, state: State | None, now: int) -> None:
         past = self._past()

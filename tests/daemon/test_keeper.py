@@ -169,6 +169,10 @@ def test_a_state_that_is_removed_under_the_daemon_is_begun_anew_and_said(tmp_pat
         path.unlink()
     lost.tick(minutes=1)
     assert "state.lost" in lost.keeper.trouble
+    lost.tick(minutes=23 * 60)
+    assert "state.lost" in lost.keeper.trouble
+    lost.tick(minutes=60)
+    assert "state.lost" not in lost.keeper.trouble
     assert (tmp_path / "state.sqlite").exists()
     lost.keeper.close()
 
