@@ -19,8 +19,8 @@ from opsd.clock import Clock
 from opsd.daemon.schedule import Note, Start, decide, misdated
 from opsd.errors import StorageError
 from opsd.monitor.deadlines import AHEAD, Past, Plan
-from opsd.monitor.health import REBUILT_SHOWN, Pause
-from opsd.monitor.state import INTERRUPTED, MISDATED, RUNNING, Run, State
+from opsd.monitor.health import TOLD_FOR, Pause
+from opsd.monitor.state import INTERRUPTED, MISDATED, RUNNING, Run, State, read_only
 from opsd.settings import Settings
 
 #: Of each job, so many of its newest runs may still be at work.
@@ -142,7 +142,7 @@ class Keeper:
     def _let_pass(self, now: int) -> None:
         """What happened once, and goes on no more, is told for a day."""
         for key in _ONCE & self.trouble.keys():
-            if abs(now - self.trouble[key].since) >= REBUILT_SHOWN:
+            if abs(now - self.trouble[key].since) >= TOLD_FOR:
                 del self.trouble[key]
 
     def _start(self, starter: Starter, state: State | None, now: int) -> None:
@@ -194,7 +194,7 @@ class Keeper:
 
     def _read_only(self, now: int) -> bool:
         """Go by what the state holds, where nothing is known yet: also a daemon that starts on a full disk has a past."""
-        if self._read is None and (read := State.read(self._settings.state)):
+        if self._read is None and (read := read_only(self._settings.state)):
             self._read = read
             if not self._known.runs:
                 self._known = replace(past_of(read), configured=self._configured)

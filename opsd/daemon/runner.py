@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Final, Protocol
 
 import structlog
@@ -22,6 +23,10 @@ from opsd.monitor.ledger import outcome_of
 from opsd.monitor.state import Run
 
 _LETTERS: Final = 500
+#: How a command tells what went wrong, and the next step below (opsd.cli.output).
+_SAID: Final = "opsd: "
+_ADVICE: Final = " " * 6
+_FINE: Final = frozenset({0, 3})
 #: What goes on by itself.
 _WAITS: Final = frozenset({"postponed", "stopped", "interrupted"})
 
@@ -139,18 +144,21 @@ def _log_end(log: structlog.stdlib.BoundLogger, run: Run, ended: Ended) -> None:
     if run.is_good or run.outcome in _WAITS:
         log.info("job ended", **about)
     else:
-        log.error("job ended", **about, error=run.error, hint="'opsd status' tells the next step")
+        log.error("job ended", **about, error=run.error, hint=run.hint or "'opsd status' tells the next step")
 
 
 def told_by(run: Run, ended: Ended, now: int) -> Run:
     """The run as its end tells it, for where the job could tell nothing itself."""
-    lines = [line.strip() for line in ended.tail.splitlines() if line.strip()]
-    said = next((line.removeprefix("opsd: ") for line in reversed(lines) if line.startswith("opsd: ")), "")
+    lines = [line.rstrip() for line in ended.tail.splitlines() if line.strip()]
+    said = max((place for place, line in enumerate(lines) if line.startswith(_SAID)), default=len(lines) - 1)
+    advice = takewhile(lambda line: line.startswith(_ADVICE), lines[said + 1 :])
     code = ended.exit_code
+    is_fine = code in _FINE or not lines
     return replace(
         run,
         ended=now,
         outcome="interrupted" if code < 0 else outcome_of(code),
         exit_code=code,
-        error="" if code in {0, 3} else (said or (lines[-1] if lines else ""))[:_LETTERS],
+        error="" if is_fine else lines[said].strip().removeprefix(_SAID)[:_LETTERS],
+        hint="" if is_fine else " ".join(map(str.strip, advice))[:_LETTERS],
     )

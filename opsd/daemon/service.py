@@ -5,6 +5,7 @@ key. Two never work on one state folder.
 """
 
 import fcntl
+import logging
 import os
 import signal
 import threading
@@ -115,6 +116,9 @@ class Service:
             self._catch_signals()
             for listener in self._listeners:
                 listener.start(self._settings)
+            logging.getLogger("apscheduler").setLevel(
+                logging.ERROR
+            )  # That a wake came on top of another tells nobody anything.
             scheduler = BackgroundScheduler(timezone="UTC")
             waker = scheduler.add_job(
                 self._wake.set, "interval", seconds=_TICK, coalesce=True, misfire_grace_time=None, max_instances=1

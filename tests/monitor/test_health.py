@@ -245,6 +245,16 @@ def test_a_clock_that_was_set_back_is_told_since_no_deadline_holds_then() -> Non
     assert not found.is_kept
 
 
+def test_runs_that_the_daemon_dated_right_again_are_told_for_a_day() -> None:
+    past = nights()
+    wrong = run("copy", NOON - HOUR, outcome="misdated", exit_code=0)
+    runs = {**past.runs, "copy": [wrong, *past.runs["copy"]]}
+    assert keys(health(past=replace(past, runs=runs))) == ["clock.back"]
+    old = replace(wrong, started=NOON - 2 * DAY)
+    runs = {**past.runs, "copy": [*past.runs["copy"], old]}
+    assert keys(health(past=replace(past, runs=runs))) == []
+
+
 def test_what_others_found_and_a_state_made_anew_are_told_as_well() -> None:
     other = Problem(key="alerts.anna", severity=Severity.WARNING, title="no mail", next_step="see it", since=NOON)
     assert health(problems=(other,)).problems == (other,)
