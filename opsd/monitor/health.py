@@ -23,8 +23,8 @@ KIT_TRIED_WITHIN: Final = 365 * DAY
 DRILLED_WITHIN: Final = 8 * DAY
 #: Within this time everything is read again, and a night may be missed.
 READ_WITHIN: Final = 31 * DAY
-#: So long it is told that the state was made anew.
-REBUILT_SHOWN: Final = DAY
+#: So long it is told what happened once: the state was made anew, the clock went back.
+TOLD_FOR: Final = DAY
 #: A disk with less is full for all that matters.
 LEAST_FREE: Final = 256 * 1024 * 1024
 #: What a copy of a host that plans none may lag behind.
@@ -167,6 +167,9 @@ def _is_told_otherwise(key: str, told: dict[str, _Finding]) -> bool:
 
 def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
     runs = past.of(job, now)
+    if job == _SELF_CHECK:  # What a person looked at shows no daemon at work, and owes none.
+        looks = [run for run in runs if run.cause == "daemon"]
+        past = replace(past, runs={**past.runs, job: looks})
     until = deadline(plan, past, job, now)
     return JobHealth(
         job=job,
@@ -176,7 +179,7 @@ def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
         attempt=next((run for run in runs if run.outcome not in _NOTHING_TRIED and not run.part), None),
         success=past.good(job, now),
         running=next((run for run in runs if run.outcome == RUNNING), None),
-        is_overdue=now > until and (job != _SELF_CHECK or bool(runs)),
+        is_overdue=now > until and (job != _SELF_CHECK or bool(past.runs[job])),
     )
 
 
@@ -188,9 +191,17 @@ def _of_site(past: Past, now: int, besides: Besides) -> Iterator[_Finding]:
             "the clock was set back, or was wrong before: runs are dated in the future, and no deadline can be believed"
         )
         yield _critical("clock.back", title, "timedatectl", now)
-    if besides.rebuilt > now - REBUILT_SHOWN:
+    elif put_right := [run for runs in past.runs.values() for run in runs if _is_put_right(run, now)]:
+        title = f"the clock went back: {_count(len(put_right), 'run')} were dated in the future, and snapshots are too"
+        yield _critical("clock.back", title, "timedatectl; this is told for a day", put_right[0].started)
+    if besides.rebuilt > now - TOLD_FOR:
         title = "the state was not there, or damaged: it was made from the ledger and the repository"
-        yield _warning("state.rebuilt", title, "opsd self-check", besides.rebuilt)
+        yield _warning("state.rebuilt", title, "see the disk that it is on; this is told for a day", besides.rebuilt)
+
+
+def _is_put_right(run: Run, now: int) -> bool:
+    """Whether the daemon found lately that a wrong clock had dated it."""
+    return run.outcome == MISDATED and abs(now - run.started) < TOLD_FOR
 
 
 def _of_jobs(jobs: tuple[JobHealth, ...], zone: tzinfo) -> Iterator[_Finding]:

@@ -275,6 +275,11 @@ class Repository:
             )
 
     def remember(self, sequence: int, head: str) -> None:
-        """Keep what this host has put last."""
+        """Keep what this host has put last. Where its disk is full that is told: what was put stands, whatever is noted of it."""
         memory = Memory(settings=self.place.settings.number, sequence=sequence, head=head)
-        self.around.state.remember(self.place.ring.repository, memory)
+        try:
+            self.around.state.remember(self.place.ring.repository, memory)
+        except OSError as error:
+            state = self.around.state.folder
+            problem = f"what was put last can't be noted: {(error.strerror or str(error)).lower()}"
+            self.place.reporter.warn(Warning(subject=str(state), problem=problem, hint="make room there"))

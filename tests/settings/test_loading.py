@@ -206,6 +206,10 @@ WRONG = {
     "a negative number": (RETENTION + "  keep_last: -3\n", "4:14 retention.keep_last: expected a whole number"),
     "a span without unit": (RETENTION + "  keep_within: 48\n", "4:16 retention.keep_within: expected a duration with its unit"),
     "rules that keep nothing": (RETENTION + "  {keep_daily: 0}\n", "4:3 retention: no rule keeps anything"),
+    "two times of a week": (
+        LEAST + 'schedule: {drill: "Sun 06:00, Wed 06:00"}\n',
+        '3:19 schedule.drill: expected a time such as "04:00"',
+    ),
     "an hour too late": (LEAST + 'schedule: {backup: "24:00"}\n', '3:20 schedule.backup: expected a time such as "04:00"'),
     "an unknown domain": (
         "repository: /r\nkey_domains: {staff: {}}\nsources:\n  a:\n    sqlite: {path: /a}\n    domain: staf\n",
