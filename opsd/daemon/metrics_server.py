@@ -32,8 +32,6 @@ _CLIENTS: Final = 16
 _WAITING: Final = 1024
 #: A request with all its headers.
 _LETTERS: Final = 16 * 1024
-#: How soon a wish to stop is seen, in seconds.
-_LOOK: Final = 0.25
 _MODE: Final = 0o660
 
 
@@ -66,13 +64,14 @@ class MetricsServer:
         """
         listening = self._bound()
         self._server = _Server(listening, self._answers, self._seconds)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK,), name="metrics", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(None,), name="metrics", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Listen no more; the socket's file goes, unless it is another's by now."""
         if not self._server or not self._thread:
             return
+        self._server.socket.shutdown(socket.SHUT_RDWR)  # Wakes the thread, which else sleeps until somebody comes.
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
