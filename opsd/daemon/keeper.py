@@ -68,6 +68,7 @@ class Keeper:
         self._settings = settings
         self._clock = clock_
         self.plan = plan_of(settings)
+        self._taken = clock_.now()
         self.trouble: dict[str, Trouble] = {}
         self._state: State | None = None
         self._known = Past(runs={}, since=clock_.now())
@@ -81,6 +82,7 @@ class Keeper:
         """Go by another configuration."""
         self._settings = settings
         self.plan = plan_of(settings)
+        self._taken = self._clock.now()
         self._dirty = True
 
     def ended(self, run: Run) -> None:
@@ -130,7 +132,7 @@ class Keeper:
     def _start(self, starter: Starter, state: State | None, now: int) -> None:
         past = self._past()
         others = {job for job, runs in past.runs.items() if any(_runs(run) for run in runs[:_NEWEST])}
-        decision = decide(self.plan, past, starter.jobs | others, now)
+        decision = decide(self.plan, past, starter.jobs | others, now, self._taken)
         self._remember(state, [_noted(note, now) for note in decision.notes])
         for start in decision.starts:
             starter.start(start)

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from opsd.errors import ConfigurationError
 from opsd.monitor.metrics import CONTENT_TYPE
@@ -199,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.client_address = ("local", 0)
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path = urlsplit(self.path).path  # A proxy may name the host too.
         if path not in _PAGES:
             self.send_error(HTTPStatus.NOT_FOUND, explain="there are /metrics and /healthz")
             return

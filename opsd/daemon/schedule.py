@@ -53,14 +53,14 @@ class Decision:
     notes: tuple[Note, ...] = ()
 
 
-def decide(plan: Plan, past: Past, busy: Collection[str], now: int) -> Decision:
-    """What is due. `busy`: the jobs that run."""
+def decide(plan: Plan, past: Past, busy: Collection[str], now: int, taken: int = 0) -> Decision:
+    """What is due. `busy`: the jobs that run; `taken`: when the configuration was, which may name other sources and copies."""
     starts: list[Start] = []
     notes: list[Note] = []
     for job in plan.jobs:
         runs = past.of(job, now)
         if job == SELF_CHECK:
-            starts += _look_again(past, runs, now) if job not in busy else ()
+            starts += _look_again(past, runs, now, taken) if job not in busy else ()
             continue
         slot = plan.last(job, now) if job in plan.times else _after(plan, past, job, now)
         if slot <= past.since:
@@ -78,11 +78,11 @@ def decide(plan: Plan, past: Past, busy: Collection[str], now: int) -> Decision:
     return Decision(starts=tuple(starts), notes=tuple(notes))
 
 
-def _look_again(past: Past, runs: Sequence[Run], now: int) -> Iterator[Start]:
-    """The self-check: every hour, and after each end of another job."""
+def _look_again(past: Past, runs: Sequence[Run], now: int, taken: int) -> Iterator[Start]:
+    """The self-check: every hour, after each end of another job, and when a configuration was taken."""
     last = runs[0].started if runs else 0
     ends = (run.ended for job in past.runs if job != SELF_CHECK for run in past.of(job, now)[:_NEWEST])
-    if now - last >= _LOOK or max(ends, default=0) > last:
+    if now - last >= _LOOK or max(ends, default=0) > last or last < taken <= now:
         yield Start(job=SELF_CHECK, slot=now, attempt=1)
 
 

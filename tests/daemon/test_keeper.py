@@ -4,7 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -180,3 +180,24 @@ def test_a_folder_that_can_not_be_written_at_all_stops_no_job(tmp_path: Path) ->
     assert len(odd.starter.started) > before
     assert "state.unwritable" in odd.keeper.trouble
     assert os.path.isfile(tmp_path / "state")
+
+
+def test_what_stands_is_looked_at_anew_when_a_configuration_was_taken_and_only_once(tmp_path: Path) -> None:
+    taken = case(tmp_path)
+
+    def looks(minutes: int) -> list[int]:
+        found = []
+        for _ in range(minutes):
+            taken.starter.started.clear()
+            taken.tick(minutes=1)
+            found.append(len(taken.starter.of("self-check")))
+            for start in taken.starter.of("self-check"):
+                taken.end(replace(start, attempt=taken.clock.now()))  # Each run has a name of its own.
+        return found
+
+    assert looks(3) == [1, 0, 0]
+    taken.keeper.take(taken.keeper._settings)
+    assert looks(3) == [1, 0, 0]
+    taken.clock.advance(-DAY)
+    assert looks(4)[2:] == [0, 0]
+    taken.keeper.close()

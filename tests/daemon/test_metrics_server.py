@@ -62,6 +62,7 @@ def asked(server: MetricsServer, path: str = "/metrics", method: str = "GET") ->
 def test_it_answers_with_the_page_and_nothing_else(server: MetricsServer) -> None:
     assert asked(server) == (200, PAGE)
     assert asked(server, "/metrics?name=x") == (200, PAGE)
+    assert asked(server, "http://db1/metrics") == (200, PAGE)
     assert asked(server, "/healthz") == (200, b"ok\n")
     assert asked(server, "/")[0] == 404
     assert asked(server, "/metrics/../etc/passwd")[0] == 404
