@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from opsd import clock
 from opsd.model import Outcome
 from opsd.monitor.deadlines import JOBS, Past, Plan, deadline
-from opsd.monitor.observed import DrillSeen, Observed, PlaceSeen, SourceSeen
+from opsd.monitor.observed import DrillSeen, Observed, PlaceSeen, Point, SourceSeen
 from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.state import INTERRUPTED, MISDATED, MISSED, NEVER_RAN, RUNNING, SKIPPED, Run
 
@@ -46,6 +46,7 @@ STAGES: Final = {
 _READ: Final = "read"
 _OTHER: Final = "other"
 _COPY: Final = "copy"
+_PULL: Final = "pull"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +274,9 @@ def _observed(observed: Observed | None) -> Iterator[_Sample]:
     repository = next((each for each in observed.places.values() if each.kind == "repository"), None)
     for name, place in observed.places.items():
         yield from _place(name, place)
+        # Of a source that the configuration names no more, snapshots are left; nobody is to be woken for their age.
+        for label in place.points if place.kind == _PULL else observed.sources:
+            yield from _point(label, name, place.points.get(label, Point()))
         if place.kind == _COPY:
             yield from _copy(name, place, repository)
     for name, tier in observed.tiers.items():
@@ -305,9 +309,11 @@ def _place(name: str, place: PlaceSeen) -> Iterator[_Sample]:
     if place.verify != "off":
         yield "opsd_place_verified_ratio", (name, "read"), place.read_share
         yield "opsd_place_verified_ratio", (name, "vouched"), place.vouched_share
-    for label, point in place.points.items():
-        for state in ("stored", "verified", "restored"):
-            yield "opsd_recovery_point_timestamp_seconds", (label, name, state), _seconds(getattr(point, state))
+
+
+def _point(label: str, place: str, point: Point) -> Iterator[_Sample]:
+    for state in ("stored", "verified", "restored"):
+        yield "opsd_recovery_point_timestamp_seconds", (label, place, state), _seconds(getattr(point, state))
 
 
 def _copy(name: str, copy: PlaceSeen, repository: PlaceSeen | None) -> Iterator[_Sample]:

@@ -13,10 +13,10 @@ import pytest
 
 from opsd.monitor.deadlines import Past, Plan
 from opsd.monitor.metrics import METRICS, OUTCOMES, STAGES, Exposition, View, stage_name
-from opsd.monitor.observed import Observed
+from opsd.monitor.observed import Observed, PlaceSeen, SourceSeen
 from opsd.monitor.problems import Severity
 from opsd.monitor.state import State, living
-from tests.support.figures import DAY, HOUR, NOON, OBSERVED, SECOND, VIEW, Samples, run, told, value
+from tests.support.figures import DAY, HOUR, NOON, OBSERVED, POINT, SECOND, VIEW, Samples, run, told, value
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,18 @@ def test_recovery_points_are_told_by_source_place_and_state(samples: Samples) ->
     assert point("repository", "verified") == at(NOON - 20 * DAY)
     assert point("repository", "restored") == at(NOON - 4 * DAY)
     assert point("paris", "restored") == 0
-    assert point("cold", "stored") is None
+    assert point("cold", "stored") == 0
+
+
+def test_a_source_that_is_configured_no_more_is_not_told_and_a_new_one_was_never_stored() -> None:
+    sources = {"new": SourceSeen(), "www": OBSERVED.sources["www"]}
+    pulled = PlaceSeen(kind="pull", points={"db2": POINT})
+    found = told(replace(VIEW, observed=replace(OBSERVED, sources=sources, places={**OBSERVED.places, "db": pulled})))
+    points = [dict(labels) for name, labels in found if name == "opsd_recovery_point_timestamp_seconds"]
+    labels = {(each["source"], each["place"]) for each in points}
+    assert labels == {(source, place) for source in sources for place in OBSERVED.places} | {("db2", "db")}
+    never = value(found, "opsd_recovery_point_timestamp_seconds", source="new", place="repository", state="stored")
+    assert never == 0
 
 
 def test_how_far_a_copy_is_behind_is_told_in_snapshots_and_seconds(samples: Samples) -> None:
