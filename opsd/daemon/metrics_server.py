@@ -104,6 +104,7 @@ class MetricsServer:
             return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_WAITING)
         except (OSError, ValueError, OverflowError) as error:
             told = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+            told = told.partition(" (while ")[0]  # Where the library names the address once more.
             raise ConfigurationError(
                 (f"metrics.listen: can't listen at {self._listen}: {told}",),
                 hint="is another daemon at work there? Else set metrics.listen to a free HOST:PORT, to unix:/path, or to off",

@@ -45,6 +45,7 @@ class Watch(Listener):
         self._since: dict[str, int] = {}
         self._changed = True
         self._shown = 0
+        self._tried = 0
         self._loaded = 0
 
     def start(self, settings: Settings) -> None:
@@ -56,12 +57,14 @@ class Watch(Listener):
         if self._alerting:
             self._alerting.close()
         self._alerting = Alerting(settings, LogReporter(), self._configuration)
-        self._loaded, self._shown = self._clock.now(), 0
+        self._loaded = self._tried = self._clock.now()
+        self._shown = 0
 
     def tick(self, look: Look) -> None:
         """Tell it as it stands now."""
         is_time = abs(look.now - self._shown) >= _EVERY
-        if is_time and self._server is None:
+        if self._server is None and abs(look.now - self._tried) >= _EVERY:
+            self._tried = look.now
             self._serve()
         self._changed = self._changed or look.changed
         is_time = is_time or self._changed

@@ -213,7 +213,7 @@ def test_it_stops_at_once_and_listens_again() -> None:
 
 def test_an_address_that_is_taken_is_named_with_what_to_do(server: MetricsServer) -> None:
     listen = f"127.0.0.1:{server.port}"
-    with pytest.raises(ConfigurationError, match=f"can't listen at {listen}: address already in use") as caught:
+    with pytest.raises(ConfigurationError, match=f"can't listen at {listen}: address already in use$") as caught:
         MetricsServer(listen, lambda: PAGE).start()
     assert "metrics.listen" in (caught.value.hint or "")
 

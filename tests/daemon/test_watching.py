@@ -118,7 +118,8 @@ def test_an_address_that_is_taken_stops_nothing_and_is_tried_again(clock: FixedC
         metrics.tick(look)
         assert metrics.is_alive()
     os.unlink(path)
-    metrics.tick(replace(look, now=NOON + 60 * SECOND, changed=False))
+    for seconds in range(10, 70, 10):  # Also while a job runs, which is a change each time.
+        metrics.tick(replace(look, now=NOON + seconds * SECOND))
     assert "opsd_promise_kept" in page(look)
     metrics.stop()
 
