@@ -172,4 +172,4 @@ def server_of(session: Session, label: str) -> Server:
     configured = (source.options for source in session.settings.sources if source.label == label)
     options = next((each for each in configured if isinstance(each, PostgresqlSource)), PostgresqlSource())
     password = resolve(options.password, session.reporter).decode() if options.password else None
-    return Server.of(options, password)
+    return Server.of(options, password).within_reach()

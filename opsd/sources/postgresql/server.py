@@ -5,10 +5,12 @@ every problem in reaching a server comes with a next step.
 """
 
 import os
+import pwd
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from shutil import which
 
 from opsd.sources.options import PostgresqlSource
 from opsd.sources.postgresql.session import (
@@ -75,6 +77,21 @@ class Server:
             via=options.via,
         )
 
+    def within_reach(self) -> "Server":
+        """The same server; for root, whom it lets in only as the system user of the role's name, through that user."""
+        if not self._root_may_become_the_role():
+            return self
+        other = replace(self, via=("runuser", "-u", str(self.user), "--"))
+        return next((each for each in (self, other) if each.lets_in()), self)
+
+    def lets_in(self) -> bool:
+        """Whether the server can be asked at all."""
+        try:
+            self._connect(self.maintenance_database).close()
+        except ServerProblem:
+            return False
+        return True
+
     def address(self, database: str) -> str:
         """The connection string of one of its databases, without the password."""
         return connection_string(database, host=self.host, port=self.port, user=self.user)
@@ -112,6 +129,15 @@ class Server:
     def to(self, **changes: str | int | None) -> "Server":
         """The same server, seen otherwise."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+    def _root_may_become_the_role(self) -> bool:
+        is_local = self.host is not None and self.host.startswith("/")
+        if os.geteuid() != 0 or self.via or self.password is not None or not is_local or not which("runuser"):
+            return False
+        try:
+            return pwd.getpwnam(self.user or "").pw_uid != 0
+        except KeyError:
+            return False
 
     def _connect(self, database: str) -> Session:
         opening = TEXT_FORM.format(lock_seconds=self.lock_seconds)
