@@ -28,7 +28,8 @@ from opsd.events import Reporter
 from opsd.process import run, said
 from opsd.settings import default_paths
 from opsd.settings.loading import DEFAULT_FILE, parsed
-from opsd.sources.discovery import Discovery, Found, Kind, Uncovered, listening_ports, uncovered
+from opsd.sources.coverage import Uncovered, uncovered
+from opsd.sources.discovery import Discovery, Found, Kind, listening_ports
 from opsd.verify.doctor_units import installed
 
 #: Who runs the nights where the package made that user.

@@ -25,7 +25,8 @@ from opsd.monitor.alert_options import URL
 from opsd.settings import DEFAULT_FILE
 from opsd.settings.model import DEFAULT_STATE, system_zone
 from opsd.settings.values import TIME, ZONE
-from opsd.sources.discovery import Discovery, Kind, Uncovered, discover
+from opsd.sources.coverage import Uncovered
+from opsd.sources.discovery import Discovery, Kind, discover
 
 _REPOSITORY: Final = "/var/backups/opsd"
 _TIME: Final = "04:00"
