@@ -92,6 +92,8 @@ NOT_SEARCHED: Final = (
 )
 #: Folders whose content is made anew.
 _PASSING: Final = frozenset({"cache", ".cache", "node_modules", "__pycache__", ".git", ".venv"})
+#: bford.info/cachedir: what lies beside it is left out of backups.
+_CACHE_TAG: Final = "CACHEDIR.TAG"
 _VOLUMES: Final = ("/var/lib/docker/volumes", "/var/lib/containers/storage/volumes")
 _POSTGRESQL_SOCKETS: Final = ("/tmp", "/run/postgresql", "/var/run/postgresql")  # noqa: S108 - where servers make them
 _POSTGRESQL_DATA: Final = ("/var/lib/postgresql/*/*", "/var/lib/pgsql/*/data", "/var/lib/pgsql/data")
@@ -319,7 +321,8 @@ class SqliteSearch:
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(_below(self._root, folder)) as entries:
-                return sorted(entries, key=lambda entry: entry.name)
+                found = sorted(entries, key=lambda entry: entry.name)
+            return [] if any(entry.name == _CACHE_TAG for entry in found) else found
         except FileNotFoundError:
             return []
         except OSError:

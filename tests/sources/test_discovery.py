@@ -117,6 +117,8 @@ def test_sqlite_files_are_found_by_their_header_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "srv/pipe.db")
     (tmp_path / "srv/link.db").symlink_to("deep/er/app.db")
     database(tmp_path / "srv/.git/index.db")
+    database(tmp_path / "srv/tagged/cache.db")
+    (tmp_path / "srv/tagged/CACHEDIR.TAG").touch()
     database(tmp_path / "var/lib/opsd/state.sqlite")
     found = discover(["/var/lib/opsd"], root=tmp_path).found
     assert [each.place for each in found if each.kind is Kind.SQLITE] == ["/var/lib/crm/data", "/srv/deep/er/app.db"]
