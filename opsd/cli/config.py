@@ -114,6 +114,9 @@ def units(**given: Any) -> None:
         for path in changed:
             output.line(f"{'wrote' if files[path] else 'removed'} {path}")
         output.line("now run: systemctl daemon-reload" if changed else "all of them are as they should be")
+        if changed:
+            output.line("A unit at work keeps its old rights until it starts again; 'systemctl stop' does")
+            output.line("no harm: it ends a job at a safe point.")
     else:
         texts_shown = [f"# {path}\n{text}" for path, text in files.items() if text]
         click.echo("\n".join(texts_shown) or "# the units let opsd have all that this configuration names\n", nl=False)
