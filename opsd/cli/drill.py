@@ -35,6 +35,8 @@ _COLUMNS = (
 )
 _COLOURS = {"green": "green", "deviating": "yellow", "failed": "yellow", "red": "red"}
 _LISTED = 20
+#: Whether it can be read is seen by reading: access(2) knows nothing of capabilities.
+_FILE = click.Path(readable=False)
 
 _TEXT = """Restore the newest snapshot of a copy in full, with nothing but that copy and one key, into a scratch place: files, SQLite databases,
 PostgreSQL databases in a throwaway server. Compare all of it with what the manifest recorded, ask the site's own checks,
@@ -70,8 +72,8 @@ JSON:
     "--seed-failure", "seed", is_flag=True, help="Damage one thing of each kind first: the drill must go red."
 )
 @click.option("--kit", is_flag=True, help="Open with the recovery kit: asked for, or in OPSD_KIT_FILE.")
-@click.option("--kit-file", metavar="FILE", type=click.Path(), help="Open with the recovery kit in a file.")
-@click.option("--key-file", metavar="FILE", type=click.Path(), help="Open with a recipient's key file.")
+@click.option("--kit-file", metavar="FILE", type=_FILE, help="Open with the recovery kit in a file.")
+@click.option("--key-file", metavar="FILE", type=_FILE, help="Open with a recipient's key file.")
 @from_option
 @json_option
 @click.pass_context

@@ -188,9 +188,10 @@ def test_root_drills_as_the_owner_of_the_state_folder_whose_scratch_is_private(t
     (desk.folder / "scratch").mkdir(mode=0o700)
     for path in (desk.folder / "scratch", desk.folder / "state", *(desk.folder / "state").rglob("*")):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    ran = desk.run("drill", "--from", "disk", "--json")
+    (desk.folder / "kit").chmod(0o600)
+    ran = desk.run("drill", "--from", "disk", "--kit-file", "kit", "--json")
     assert ran.code == 0, ran
-    assert ran.json["verdict"] == "green"
+    assert (ran.json["verdict"], ran.json["key"]) == ("green", "kit file")
     assert {path.stat().st_uid for path in (desk.folder / "state").rglob("*")} == {nobody.pw_uid}
 
 
