@@ -491,6 +491,14 @@ class TestSource:
         with SqliteDatabase("crm", SqliteSource(path=str(tmp_path / "link.db"))).streams() as streams:
             assert next(streams).path == os.fsencode(path.resolve())
 
+    def test_a_symlink_that_took_its_place_is_not_followed(self, tmp_path: Path) -> None:
+        path = make(tmp_path / "crm.db")
+        source = SqliteDatabase("crm", SqliteSource(path=str(path)))
+        path.rename(tmp_path / "other.db")
+        path.symlink_to("other.db")
+        with pytest.raises(SourceError, match="a symlink took its place"), source.streams():
+            pytest.fail("there were streams")
+
     def test_a_missing_database_fails_its_source_with_a_hint(self, tmp_path: Path) -> None:
         source = SqliteDatabase("crm", SqliteSource(path=str(tmp_path / "no.db")))
         with pytest.raises(SourceError, match=r"source crm: .*no\.db: no such file") as caught, source.streams():
