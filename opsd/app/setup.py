@@ -30,7 +30,7 @@ from opsd.process import run, said
 from opsd.settings import Settings, default_paths
 from opsd.settings.loading import DEFAULT_FILE, parsed
 from opsd.sources.coverage import Uncovered, uncovered
-from opsd.sources.discovery import Discovery, Found, Kind, lies_in, listening_ports
+from opsd.sources.discovery import Discovery, Found, Kind, holds_more, listening_ports
 from opsd.verify.doctor_units import installed
 
 #: Who runs the nights where the package made that user.
@@ -365,9 +365,11 @@ class Setup:
     def left_out(self) -> tuple[Uncovered, ...]:
         """What was found and the configuration does not take."""
         settings = self._settings(self.answers.file.read_bytes())
-        own = (self.answers.repository, self.answers.copy)
-        found = (each for each in self._discovery.found if each.kind is not Kind.MOUNT or not _hold(each, own))
-        return uncovered(settings.sources, found)
+        own = [str(path) for path in (self.answers.repository, *self._local_copy())]
+        found = self._discovery.found
+        return uncovered(
+            settings.sources, (each for each in found if each.kind is not Kind.MOUNT or holds_more(each.place, own))
+        )
 
     def _settings(self, text: bytes) -> Settings:
         """The configuration as the nights will read it."""
@@ -377,7 +379,3 @@ class Setup:
 def _is_readable(folder: str) -> bool:
     """Whether the nights may list it: as the user opsd they may read everything."""
     return os.access(folder, os.R_OK | os.X_OK)
-
-
-def _hold(found: Found, places: Iterable[str]) -> bool:
-    return any(lies_in(place, found.place) for place in places)

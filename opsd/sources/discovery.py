@@ -79,16 +79,9 @@ _KEEPING: Final = frozenset({"zfs", "nfs", "nfs4", "cifs", "smb3", "ceph", "glus
 SQLITE_PLACES: Final = ("/var/lib", "/srv", "/opt", "/home", "/var/www", "/root")
 #: Databases of the system's own tools, made anew by them; and what their servers' own sources take.
 NOT_SEARCHED: Final = (
-    *(
-        "/var/lib/docker",
-        "/var/lib/containers",
-        "/var/lib/containerd",
-        "/var/lib/lxcfs",
-        "/var/lib/apt",
-        "/var/lib/dpkg",
-    ),
-    *("/var/lib/postgresql", "/var/lib/pgsql", "/var/lib/mysql", "/var/lib/snapd", "/var/lib/PackageKit"),
-    *("/var/lib/fwupd", "/var/lib/rpm", "/var/lib/dnf"),
+    *("/var/lib/docker", "/var/lib/containers", "/var/lib/containerd", "/var/lib/lxcfs", "/var/lib/apt"),
+    *("/var/lib/dpkg", "/var/lib/rpm", "/var/lib/dnf", "/var/lib/snapd", "/var/lib/PackageKit", "/var/lib/fwupd"),
+    *("/var/lib/postgresql", "/var/lib/pgsql", "/var/lib/mysql"),
 )
 #: Folders whose content is made anew.
 _PASSING: Final = frozenset({"cache", ".cache", "node_modules", "__pycache__", ".git", ".venv"})
@@ -265,7 +258,7 @@ def folders(root: Path = Path("/"), skip: Collection[str] = ()) -> tuple[Found, 
     """
     device = device_of(root)
     places = [*FOLDERS, *(place for place in _of_the_site(root) if device_of(_below(root, place)) == device)]
-    return tuple(Found(kind=Kind.FOLDER, place=each) for each in places if _holds_more(root, each, skip))
+    return tuple(Found(kind=Kind.FOLDER, place=each) for each in places if holds_more(each, skip, root))
 
 
 def mounts(root: Path = Path("/"), skip: Collection[str] = ()) -> tuple[Found, ...]:
@@ -277,7 +270,7 @@ def mounts(root: Path = Path("/"), skip: Collection[str] = ()) -> tuple[Found, .
     points = [os.fsdecode(each.point) for each in every if each.source.startswith(b"/dev/") or each.kind in _KEEPING]
     places = ("/mnt", "/media", *_of_the_site(root))
     found = [each for each in points if any(lies_in(each, place) for place in places)]
-    return tuple(Found(kind=Kind.MOUNT, place=each) for each in found if _holds_more(root, each, skip))
+    return tuple(Found(kind=Kind.MOUNT, place=each) for each in found if holds_more(each, skip, root))
 
 
 def _of_the_site(root: Path) -> list[str]:
@@ -382,10 +375,13 @@ def _is_socket(path: Path) -> bool:
         return False
 
 
-def _holds_more(root: Path, folder: str, skip: Collection[str]) -> bool:
-    """Whether a folder is neither one of opsd's own nor holds nothing but those."""
-    return folder not in skip and _holds_something(
-        _below(root, folder), {name for above, name in map(os.path.split, skip) if above == folder}
+def holds_more(folder: str, own: Collection[str], root: Path = Path("/")) -> bool:
+    """Whether a folder holds something beside opsd's own folders and the way to them."""
+    if folder in own:
+        return False
+    names = {os.path.relpath(each, folder).partition("/")[0] for each in own if lies_in(each, folder)}
+    return _holds_something(_below(root, folder), names) or any(
+        holds_more(os.path.join(folder, name), own, root) for name in names
     )
 
 

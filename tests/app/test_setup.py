@@ -120,10 +120,12 @@ def test_what_does_not_go_with_conf_d_is_told_before_anything_is_written(tmp_pat
 
 
 def test_a_disk_of_its_own_is_not_covered_unless_the_backups_lie_there(tmp_path: Path) -> None:
-    found = [Found(kind=Kind.MOUNT, place=place) for place in ("/mnt/nas", f"{tmp_path}/repository")]
-    setup = host(tmp_path, *found)
+    disks = [f"{tmp_path}/{name}" for name in ("repository", "photos", "void")]
+    setup = host(tmp_path, *(Found(kind=Kind.MOUNT, place=place) for place in disks))
+    for place in disks[:2]:
+        Path(place, "something").mkdir(parents=True)
     setup.write(setup.plan())
-    assert [each.found.place for each in setup.left_out()] == ["/mnt/nas"]
+    assert [each.found.place for each in setup.left_out()] == [f"{tmp_path}/photos"]
 
 
 def test_a_write_that_fails_leaves_nothing_beside(tmp_path: Path) -> None:

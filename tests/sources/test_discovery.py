@@ -145,6 +145,9 @@ def test_a_folder_with_nothing_but_the_repository_is_not_found(tmp_path: Path) -
     for place in ("srv/opsd/packs", "opt/app", "home"):
         (tmp_path / place).mkdir(parents=True)
     assert [each.place for each in folders(tmp_path, ["/srv/opsd"])] == ["/opt"]
+    assert [each.place for each in folders(tmp_path, ["/srv/opsd/packs", "/opt/app"])] == []
+    (tmp_path / "srv/opsd/other").touch()
+    assert [each.place for each in folders(tmp_path, ["/srv/opsd/packs", "/opt/app"])] == ["/srv"]
     assert [each.place for each in folders(tmp_path)] == ["/srv", "/opt"]
 
 
