@@ -68,7 +68,7 @@ def command(**given: Any) -> int:
         zone = opened.settings.zone
         if given["dry_run"]:
             plan = plan_prune_of_copy(opened) if given["copy"] else plan_prune(opened)
-            _explain(plan, zone, as_json=given["as_json"])
+            _explain(plan, zone, "opsd copy" if given["copy"] else "opsd backup", as_json=given["as_json"])
         else:
             part = given["copy"] is not None
             with recorded(opened, "prune", reason=given["reason"], begins=True, part=part) as record:
@@ -121,13 +121,13 @@ def _verdicts(plan: PrunePlan, zone: tzinfo) -> list[dict[str, Any]]:
     ]
 
 
-def _explain(plan: PrunePlan, zone: tzinfo, *, as_json: bool) -> None:
+def _explain(plan: PrunePlan, zone: tzinfo, source: str, *, as_json: bool) -> None:
     freed = plan.liveness.freed_bytes
     if as_json:
         output.emit({"snapshots": _verdicts(plan, zone), "freed_bytes": freed})
         return
     if not plan.snapshots:
-        output.line("there are no snapshots")
+        output.line(f"no snapshots yet: '{source}' brings them")
         return
     rows = []
     for each in plan.snapshots:
