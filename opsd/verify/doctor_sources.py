@@ -14,7 +14,7 @@ from typing import Final
 
 from opsd.sources.options import CommandSource, FilesSource, Hooks, SqliteSource
 from opsd.sources.sqlite import HINTS, image
-from opsd.sources.sqlite_image import Refused
+from opsd.sources.sqlite_image import Reason, Refused
 from opsd.verify.doctor_host import program_there, sqlite_is_mended
 from opsd.verify.findings import Finding, failure, fine, warning
 
@@ -107,6 +107,9 @@ def sqlite(label: str, options: SqliteSource) -> Iterator[Finding]:
         return
     except Refused as error:
         yield failure(label, f"{path}: {error.text}", HINTS[error.reason])
+        return
+    except PermissionError as error:
+        yield failure(label, f"{path}: {(error.strerror or str(error)).lower()}", HINTS[Reason.FORBIDDEN])
         return
     yield from _room(label, size)
     yield from _library(label, path)
