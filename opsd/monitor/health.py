@@ -6,7 +6,7 @@ What the whole ends with: 5 when anything is overdue, whatever else is wrong; el
 no prune dropped, a drill was red, a job found damage); else 3 when there is any problem; else 0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 from typing import Final
@@ -139,7 +139,8 @@ def judge(plan: Plan, past: Past, observed: Observed | None, now: int, besides: 
         found += [*_of_repository(case), *_of_others(case), *_of_retention(case), *_of_drills(case)]
     found += [_Finding(problem=each) for each in besides.problems]
     told = {each.problem.key: each for each in found}
-    shown = [each for key, each in told.items() if not _is_told_otherwise(key, told)]
+    instead = {key: other for key in told if (other := _told_instead(key, told))}
+    shown = [_covering(each, instead) for key, each in told.items() if key not in instead]
     shown.sort(key=lambda each: (each.problem.severity is not Severity.CRITICAL, not each.is_overdue))
     return Health(
         time=now,
@@ -151,18 +152,24 @@ def judge(plan: Plan, past: Past, observed: Observed | None, now: int, besides: 
     )
 
 
-def _is_told_otherwise(key: str, told: dict[str, _Finding]) -> bool:
-    """Whether another problem says the same more exactly: one incident is one message."""
+def _told_instead(key: str, told: dict[str, _Finding]) -> str:
+    """The key of another problem that says the same more exactly, empty for none: one incident is one message."""
     subject, _, what = key.rpartition(".")
+    others: Iterable[str] = ()
     if what == "stale":
-        return "backup.overdue" in told
-    if key == "backup.failed":
-        return any(each.startswith("source.") and each.endswith(".failed") for each in told)
-    if key == "drill.failed":
-        return bool({"drill.red", "drill.undone"} & told.keys())
-    if subject == "copy":
-        return any(each.startswith("copy.") and each.count(".") > 1 for each in told)
-    return False
+        others = ("backup.overdue",)
+    elif key == "backup.failed":
+        others = (each for each in told if each.startswith("source.") and each.endswith(".failed"))
+    elif key == "drill.failed":
+        others = ("drill.red", "drill.undone")
+    elif subject == "copy":
+        others = (each for each in told if each.startswith("copy.") and each.count(".") > 1)
+    return next((each for each in others if each in told), "")
+
+
+def _covering(found: _Finding, instead: Mapping[str, str]) -> _Finding:
+    covers = tuple(sorted(key for key, other in instead.items() if other == found.problem.key))
+    return replace(found, problem=replace(found.problem, covers=covers)) if covers else found
 
 
 def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
@@ -228,7 +235,7 @@ def _of_repository(case: _Case) -> Iterator[_Finding]:
     if place is None:
         return
     if place.lost:
-        gone = f"{_count(place.lost, 'snapshot')} of the repository gone, and no prune dropped them"
+        gone = place.error or f"{_count(place.lost, 'snapshot')} of the repository gone, and no prune dropped them"
         step = place.hint or "opsd check --repair"
         yield _critical("repository.emptied", gone, step, place.looked or case.now, is_doubt=True)
     if place.error:
@@ -237,6 +244,7 @@ def _of_repository(case: _Case) -> Iterator[_Finding]:
             doubt = bool(place.looked)
             yield _critical("repository.unreadable", title, place.hint or "opsd check", case.now, is_doubt=doubt)
         return
+    yield from _damage("repository", place, "opsd check --repair")
     yield from _of_sources(case, place)
     yield from _of_room(case, "repository", place)
     yield from _of_reading(case, "repository", place)
@@ -251,13 +259,20 @@ def _of_sources(case: _Case, place: PlaceSeen) -> Iterator[_Finding]:
         if seen.outcome == "warnings":
             title = f"source {label}: {_count(seen.warnings, 'thing')} could not be read in the last backup"
             yield _warning(f"source.{label}.unread", title, "opsd backup", case.now)
-        if place.lost:
+        if place.lost or place.damaged:
             continue
         if not stored:
             yield _warning(f"source.{label}.stale", f"source {label} is in no snapshot yet", "opsd backup", case.now)
         elif "backup" in case.plan.jobs and case.now > (until := case.due("backup", stored)):
             title = f"source {label}: its newest good snapshot is of {_time(stored, case.plan.zone)}"
             yield _critical(f"source.{label}.stale", title, "opsd backup", until, is_overdue=True)
+
+
+def _damage(subject: str, place: PlaceSeen, step: str) -> Iterator[_Finding]:
+    """Snapshots that are there, and give nothing back."""
+    if place.damaged:
+        title = f"{_count(place.damaged, 'snapshot')} of {subject.replace('.', ' ')} can't be restored: damaged, or its packs are gone"
+        yield _critical(f"{subject}.damaged", title, step, place.looked, is_doubt=True)
 
 
 def _of_others(case: _Case) -> Iterator[_Finding]:
@@ -276,7 +291,9 @@ def _of_others(case: _Case) -> Iterator[_Finding]:
         elif place.error:
             title = f"{place.kind} {name} can't be read: {place.error}"
             yield _warning(f"copy.{name}.unreadable", title, place.hint or f"opsd copy --to {name}", case.now)
-        yield from _behind(case, name, place, newest)
+        yield from _damage(f"copy.{name}", place, f"opsd check --copy {name} --repair")
+        if not place.damaged:
+            yield from _behind(case, name, place, newest)
         yield from _of_room(case, f"copy.{name}", place)
         yield from _of_reading(case, f"copy.{name}", place)
 

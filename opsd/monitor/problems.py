@@ -18,7 +18,8 @@ class Severity(StrEnum):
 class Problem:
     """Something that a person must know. `key` names it for as long as it lasts (`backup.overdue`, `copy.paris.failed`).
 
-    `title` is one line: what happened to which object; `next_step` what to do; `since` when it began, in ns UTC.
+    `title` is one line: what happened to which object; `next_step` what to do; `since` when it began, in ns UTC. `covers`: keys of others that
+    it tells of more exactly, so that they are not told, and have not ended either.
     """
 
     key: str
@@ -26,3 +27,4 @@ class Problem:
     title: str
     next_step: str
     since: int
+    covers: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """What is told when: each rule of docs/decisions/0030-alerts.md, as a story of a few ticks."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +81,18 @@ def test_a_short_repeat_shortens_the_wait_for_the_all_clear() -> None:
     story.tick("a", after=SECOND)
     story.tick("", after=SECOND)
     assert story.tick("", after=SECOND) == {"a": Event.ENDED}
+
+
+def test_what_another_problem_tells_from_now_on_goes_without_an_all_clear() -> None:
+    story = Story()
+    story.tick("backup.failed")
+    exact = replace(problem("source.www.failed"), covers=("backup.failed",))
+    decision = decide(story.incidents, [exact], story.now, 15 * MINUTE)
+    assert dict(decision.events) == {"source.www.failed": Event.OPENED}
+    assert [(each.key, each.ended is None) for each in decision.incidents] == [
+        ("backup.failed", False),
+        ("source.www.failed", True),
+    ]
 
 
 def test_many_problems_at_once_are_one_message() -> None:
