@@ -6,7 +6,7 @@ another (`opsd run check` checks the copies too) is told by the outer one.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -29,6 +29,8 @@ WITHIN: Final = "OPSD_WITHIN"
 PINGED: Final = "OPSD_PINGED"
 #: Of an error's text, so much is kept.
 _LETTERS: Final = 500
+#: The reasons of so many sources are.
+_FAILURES: Final = 20
 
 
 class RunRecord:
@@ -60,6 +62,13 @@ class RunRecord:
         if self._pings:
             self._pings.begin()
 
+    def failed_sources(self, failures: Mapping[str, OpsdError]) -> None:
+        """Why sources failed, by label: kept with the run, and in no ledger, since texts hold paths."""
+        told = list(failures.items())[:_FAILURES]
+        self._details = {
+            "failures": {label: [str(each)[:_LETTERS], (each.hint or "")[:_LETTERS]] for label, each in told}
+        }
+
     def ended(self, exit_code: int, error: BaseException | None = None, **details: Any) -> int:
         """Say how it ended; returns the exit code."""
         self.is_ended = True
@@ -74,7 +83,7 @@ class RunRecord:
                     exit_code=exit_code,
                     error=str(error or "")[:_LETTERS],
                     hint=(getattr(error, "hint", None) or "")[:_LETTERS],
-                    details=details,
+                    details=self._details | details,
                     stages=stages,
                     stage="",
                 )

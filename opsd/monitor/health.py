@@ -6,7 +6,7 @@ What the whole ends with: 5 when anything is overdue, whatever else is wrong; el
 no prune dropped, a drill was red, a job found damage); else 3 when there is any problem; else 0.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 from typing import Final
@@ -251,11 +251,13 @@ def _of_repository(case: _Case) -> Iterator[_Finding]:
 
 
 def _of_sources(case: _Case, place: PlaceSeen) -> Iterator[_Finding]:
+    reasons = _reasons(case.past, case.now)
     for label, seen in case.observed.sources.items():
         stored = place.points.get(label, Point()).stored
         if seen.outcome == "failed":
-            title = f"source {label} failed in the last backup"
-            yield _critical(f"source.{label}.failed", title, "opsd backup", case.now)
+            why, step = reasons.get(label, ("", ""))
+            title = f"source {label} failed in the last backup" + (why and f": {why.removeprefix(f'source {label}: ')}")
+            yield _critical(f"source.{label}.failed", title, step or "opsd backup", case.now)
         if seen.outcome == "warnings":
             title = f"source {label}: {_count(seen.warnings, 'thing')} could not be read in the last backup"
             yield _warning(f"source.{label}.unread", title, "opsd backup", case.now)
@@ -266,6 +268,13 @@ def _of_sources(case: _Case, place: PlaceSeen) -> Iterator[_Finding]:
         elif "backup" in case.plan.jobs and case.now > (until := case.due("backup", stored)):
             title = f"source {label}: its newest good snapshot is of {_time(stored, case.plan.zone)}"
             yield _critical(f"source.{label}.stale", title, "opsd backup", until, is_overdue=True)
+
+
+def _reasons(past: Past, now: int) -> Mapping[str, Sequence[str]]:
+    """Why sources failed in the last backup of all of them, and the next step, by label."""
+    last = next((run for run in past.of("backup", now) if run.ended and not run.part), None)
+    found: Mapping[str, Sequence[str]] = last.details.get("failures", {}) if last else {}
+    return found
 
 
 def _damage(subject: str, place: PlaceSeen, step: str) -> Iterator[_Finding]:

@@ -42,7 +42,7 @@ class PlaceSeen:
 
     `snapshots` counts complete ones, `newest` is the newest of these, `missing` counts those of the repository that a copy lacks,
     `completed` is when a pass last brought it up to date. Shares are 0 to 1 of `bytes`, read and vouched for in 30 days.
-    `free` is the room on its disk in bytes, None where that isn't known. `looked`: when it was last read. `lost`: how many snapshots
+    `free` is the room on its disk in bytes, None where that isn't known. `looked`: when it was last read; `failed`: when `error` was met. `lost`: how many snapshots
     were there, or must be by the numbers of the others, and no prune dropped them. `damaged`: how many are there that nothing can be
     restored from, as a look without keys can tell: the manifest is damaged, or no pack is left. `due`: of a pull, when its hosts promised the next.
     `unread`: since when the longest unread object is (put then, or read last), 0 where a stated budget leaves it so.
@@ -51,6 +51,7 @@ class PlaceSeen:
     kind: str
     error: str = ""
     hint: str = ""
+    failed: int = 0
     snapshots: int = 0
     newest: int = 0
     missing: int = 0

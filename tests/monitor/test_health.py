@@ -271,3 +271,13 @@ def test_what_is_told_as_another_problem_is_named_as_covered() -> None:
     found = health(replace(WELL, sources={"www": SourceSeen(outcome="failed")}), failed)
     (told,) = [each for each in found.problems if each.key == "source.www.failed"]
     assert told.covers == ("backup.failed",)
+
+
+def test_a_source_that_failed_says_why_and_what_to_do_as_its_run_kept_it() -> None:
+    past = nights()
+    failures = {"www": ["source www: /srv: no such file", "mount it"]}
+    kept = run("backup", NIGHT, outcome="failed", exit_code=1, details={"failures": failures})
+    failed = replace(past, runs={**past.runs, "backup": [kept]})
+    found = health(replace(WELL, sources={"www": SourceSeen(outcome="failed")}), failed)
+    (told,) = [each for each in found.problems if each.key == "source.www.failed"]
+    assert (told.title, told.next_step) == ("source www failed in the last backup: /srv: no such file", "mount it")
