@@ -116,7 +116,7 @@ def _credential(name: str, reference: Mapping[str, Any]) -> Iterator[Finding]:
     try:
         secret = resolve(reference, listener)
     except OpsdError as error:
-        yield from_error("secret", error)
+        yield replace(from_error("secret", error), next_step=error.hint or "put the secret there")
         return
     if not secret:
         yield failure("secret", f"{name} is empty", "put the secret there")

@@ -26,6 +26,8 @@ from opsd.settings import Settings
 from opsd.settings.schedule import OFF
 
 _EVERY: Final = 60 * SECOND
+#: Without a tick for so long the machine slept, or its clock jumped.
+_ASLEEP: Final = 300 * SECOND
 _REFUSED: Final = "configuration.invalid"
 log = structlog.get_logger()
 
@@ -43,6 +45,7 @@ class Watch(Listener):
         self._problems: tuple[Problem, ...] = ()
         self._since: dict[str, int] = {}
         self._shown = 0
+        self._ticked = 0
         self._loaded = 0
 
     def start(self, settings: Settings) -> None:
@@ -64,8 +67,12 @@ class Watch(Listener):
         if look.changed or is_time:
             self._tell(look)
             self._shown = look.now
+        # The first tick after a start or a sleep sees what that left behind, and starts what is due: what of it lasts is told by the next.
+        is_awake = 0 <= look.now - self._ticked <= _ASLEEP
+        self._ticked = look.now
         if self._alerting:
-            self._alerting.observe(self._problems, look.now)
+            if is_awake:
+                self._alerting.observe(self._problems, look.now)
             self._alerting.deliver(look.now)
 
     def _tell(self, look: Look) -> None:

@@ -175,6 +175,9 @@ def _covering(found: _Finding, instead: Mapping[str, str]) -> _Finding:
 def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
     runs = past.of(job, now)
     until = deadline(plan, past, job, now)
+    running = next((run for run in runs if run.outcome == RUNNING), None)
+    # After a sleep or a restart it looks at once: only where it does not is the daemon out of work.
+    is_looking = job == _SELF_CHECK and running is not None and now < running.started + patience(past, job, now)
     return JobHealth(
         job=job,
         deadline=until,
@@ -182,8 +185,8 @@ def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
         after=plan.after.get(job, ""),
         attempt=next((run for run in runs if run.outcome not in _NOTHING_TRIED and not run.part), None),
         success=past.good(job, now),
-        running=next((run for run in runs if run.outcome == RUNNING), None),
-        is_overdue=now > until and (job != _SELF_CHECK or bool(runs)),
+        running=running,
+        is_overdue=now > until and (job != _SELF_CHECK or bool(runs)) and not is_looking,
     )
 
 

@@ -23,7 +23,7 @@ DEFAULT_FILE = Path("/etc/opsd/opsd.yaml")
 
 #: What it takes to tell people that something is wrong.
 _TELLING = frozenset({"host", "timezone", "state", "alerts"})
-_HOW = "name a file with -c FILE or OPSD_CONFIG, or set OPSD_REPOSITORY"
+_HOW = "name a file with -c FILE or OPSD_CONFIG, or set OPSD_REPOSITORY; 'opsd setup' makes one"
 
 
 def default_paths(file: Path = DEFAULT_FILE) -> tuple[Path, ...]:

@@ -85,7 +85,7 @@ def _walked(label: str, paths: Iterable[str]) -> Iterator[Finding]:
 
 
 def _right(path: str) -> str:
-    return f"run opsd with CAP_DAC_READ_SEARCH, as its units do, or as root; or: setfacl -m u:$USER:rX {path}"
+    return f"run opsd with CAP_DAC_READ_SEARCH, as its units do, or as root; or: setfacl -m u:{os.geteuid()}:rX {path}"
 
 
 def _listed(paths: tuple[str, ...]) -> str:

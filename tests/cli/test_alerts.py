@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from opsd.cli.main import _run
+from opsd.clock import DAY, SystemClock
+from opsd.monitor import spool
+from opsd.monitor.alerts import decide
+from opsd.monitor.problems import Problem, Severity
 from tests.support.command_line import Desk
 from tests.support.receivers import Web, alerts, mail, web
 
@@ -127,6 +131,18 @@ def test_the_list_tells_who_was_told_who_waits_and_why(opsd: Opsd) -> None:
     assert "told: anna; waits for: bob" in out
     assert f"key: {UNIT}" in out
     assert "hidden" not in out + err
+
+
+def test_what_is_away_says_so_and_when_the_all_clear_comes(opsd: Opsd, host: Desk) -> None:
+    now, state = SystemClock().now(), host.folder / "state"
+    state.mkdir()
+    problem = Problem(key="a.b", severity=Severity.WARNING, title="t", next_step="n", since=now)
+    with spool.opened(state, pytest.fail) as opened:
+        opened.change(lambda known: decide(known, [problem], now, DAY), (), now)
+        opened.change(lambda known: decide(known, [], now, DAY), (), now)
+    assert opsd("ack", "a.b")[0] == 0
+    assert answer(opsd, "alerts", "list")["incidents"][0]["away"] is not None
+    assert "the all-clear comes once it stayed away for 5 minutes" in " ".join(opsd("alerts", "list")[1].split())
 
 
 def test_an_acknowledgement_names_what_it_means_and_stands_in_the_ledger(opsd: Opsd) -> None:

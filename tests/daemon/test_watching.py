@@ -126,6 +126,7 @@ def test_people_are_told_again_on_time_also_where_nothing_changes(clock: FixedCl
     watch = Watch(clock, None)
     watch.start(settings)
     overdue = replace(look, settings=settings, now=NOON + 2 * DAY)
+    watch.tick(replace(overdue, now=overdue.now - 10 * SECOND))
     for seconds in (0, 10, 20):
         now = overdue.now + seconds * SECOND
         watch.tick(replace(overdue, now=now, changed=False))
@@ -133,3 +134,18 @@ def test_people_are_told_again_on_time_also_where_nothing_changes(clock: FixedCl
             told = {each.key: each.told for each in opened.incidents()}
         assert told["backup.overdue"] == now
     watch.stop()
+
+
+def test_what_a_sleep_or_a_restart_left_behind_is_told_by_the_tick_after_the_one_that_starts_what_is_due(
+    clock: FixedClock, look: Look
+) -> None:
+    watch = Watch(clock, None)
+    watch.start(look.settings)
+    for seconds, is_told in ((0, False), (10, True), (20, True)):
+        watch.tick(replace(look, now=NOON + 2 * DAY + seconds * SECOND))
+        with spool.opened(look.settings.state, pytest.fail) as opened:
+            assert bool(opened.incidents()) is is_told
+            known = len(opened.incidents())
+    watch.tick(replace(look, now=NOON + 9 * DAY))
+    with spool.opened(look.settings.state, pytest.fail) as opened:
+        assert len(opened.incidents()) == known

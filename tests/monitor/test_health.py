@@ -281,3 +281,12 @@ def test_a_source_that_failed_says_why_and_what_to_do_as_its_run_kept_it() -> No
     found = health(replace(WELL, sources={"www": SourceSeen(outcome="failed")}), failed)
     (told,) = [each for each in found.problems if each.key == "source.www.failed"]
     assert (told.title, told.next_step) == ("source www failed in the last backup: /srv: no such file", "mount it")
+
+
+def test_a_daemon_that_looks_again_after_a_sleep_works_and_one_that_hangs_does_not() -> None:
+    past = nights()
+    slept = [run("self-check", NOON - 9 * HOUR)]
+    again = run("self-check", NOON - HOUR // 60, outcome="running", ended=0, exit_code=None)
+    for begun, is_told in ((again, False), (replace(again, started=NOON - 5 * HOUR), True)):
+        found = health(past=replace(past, runs={**past.runs, "self-check": [begun, *slept]}))
+        assert ("self-check.overdue" in keys(found)) is is_told
