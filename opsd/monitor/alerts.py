@@ -87,7 +87,8 @@ def _seen(incident: Incident, problem: Problem | None, now: int, settling: int) 
     """The incident with what is known of its problem now."""
     if problem is not None:
         known = None if _is_worse(problem, incident.problem) else incident.acknowledged
-        return replace(incident, problem=problem, gone=None, acknowledged=known)
+        since = min(problem.since, incident.problem.since)  # Some are only known since somebody looked.
+        return replace(incident, problem=replace(problem, since=since), gone=None, acknowledged=known)
     if incident.stays:
         return incident
     gone = now if incident.gone is None or incident.gone > now else incident.gone

@@ -95,6 +95,13 @@ def test_what_another_problem_tells_from_now_on_goes_without_an_all_clear() -> N
     ]
 
 
+def test_an_incident_began_when_it_was_first_seen_however_often_somebody_looks() -> None:
+    story = Story()
+    story.tick([replace(problem("a"), since=5 * SECOND)])
+    story.tick([replace(problem("a"), since=9 * SECOND)])
+    assert story.incidents[0].problem.since == 5 * SECOND
+
+
 def test_many_problems_at_once_are_one_message() -> None:
     keys = [f"p{number}" for number in range(50)]
     story = Story()
