@@ -6,7 +6,7 @@ What the whole ends with: 5 when anything is overdue, whatever else is wrong; el
 no prune dropped, a drill was red, a job found damage); else 3 when there is any problem; else 0.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 from opsd.clock import DAY, local
 from opsd.monitor.deadlines import AHEAD, Past, Plan, deadline, patience
 from opsd.monitor.observed import Observed, PlaceSeen, Point
-from opsd.monitor.problems import Problem, Severity
+from opsd.monitor.problems import Problem, Severity, told_instead
 from opsd.monitor.state import MISDATED, NEVER_RAN, RUNNING, Run
 
 #: A kit that nobody tried for so long may be lost, or illegible.
@@ -139,7 +139,7 @@ def judge(plan: Plan, past: Past, observed: Observed | None, now: int, besides: 
         found += [*_of_repository(case), *_of_others(case), *_of_retention(case), *_of_drills(case)]
     found += [_Finding(problem=each) for each in besides.problems]
     told = {each.problem.key: each for each in found}
-    instead = {key: other for key in told if (other := _told_instead(key, told))}
+    instead = {key: other for key in told if (other := told_instead(key, told))}
     shown = [_covering(each, instead) for key, each in told.items() if key not in instead]
     shown.sort(key=lambda each: (each.problem.severity is not Severity.CRITICAL, not each.is_overdue))
     return Health(
@@ -150,21 +150,6 @@ def judge(plan: Plan, past: Past, observed: Observed | None, now: int, besides: 
         doubted=frozenset(each.problem.key for each in shown if each.is_doubt),
         pause=besides.pause if besides.pause and besides.pause.until > now else None,
     )
-
-
-def _told_instead(key: str, told: dict[str, _Finding]) -> str:
-    """The key of another problem that says the same more exactly, empty for none: one incident is one message."""
-    subject, _, what = key.rpartition(".")
-    others: Iterable[str] = ()
-    if what == "stale":
-        others = ("backup.overdue",)
-    elif key == "backup.failed":
-        others = (each for each in told if each.startswith("source.") and each.endswith(".failed"))
-    elif key == "drill.failed":
-        others = ("drill.red", "drill.undone")
-    elif subject == "copy":
-        others = (each for each in told if each.startswith("copy.") and each.count(".") > 1)
-    return next((each for each in others if each in told), "")
 
 
 def _covering(found: _Finding, instead: Mapping[str, str]) -> _Finding:

@@ -3,6 +3,7 @@
 Promise: a problem has one key for as long as it lasts, so that it is one incident, told once and ended once.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,3 +29,18 @@ class Problem:
     next_step: str
     since: int
     covers: tuple[str, ...] = ()
+
+
+def told_instead(key: str, told: Collection[str]) -> str:
+    """The key of another problem that says the same more exactly, empty for none: one incident is one message."""
+    subject, _, what = key.rpartition(".")
+    others: Iterable[str] = ()
+    if what == "stale":
+        others = ("backup.overdue",)
+    elif key == "backup.failed":
+        others = (each for each in told if each.startswith("source.") and each.endswith(".failed"))
+    elif key == "drill.failed":
+        others = ("drill.red", "drill.undone")
+    elif subject == "copy":
+        others = (each for each in told if each.startswith("copy.") and each.count(".") > 1)
+    return next((each for each in others if each in told), "")
