@@ -90,6 +90,18 @@ def test_a_unit_that_failed_by_the_configuration_is_told_as_far_as_that_can_be_r
     assert "did you mean sources?" in err
 
 
+@pytest.mark.parametrize(("right", "slip"), [('"15m"', "oops"), ('"contacts": [', '"contacts": [{name: carl}, ')])
+def test_a_slip_in_the_alerts_themselves_silences_nobody_else(
+    host: Desk, opsd: Opsd, chat: Web, right: str, slip: str
+) -> None:
+    path = host.folder / "opsd.yaml"
+    before = path.read_text()
+    assert right in before
+    path.write_text(before.replace(right, slip))
+    assert opsd("alerts", "failed-unit", "opsd-daemon.service")[0] == 0
+    assert len(chat.requests) == 1
+
+
 def test_a_unit_that_failed_is_told_though_nothing_can_be_written(host: Desk, opsd: Opsd, chat: Web) -> None:
     (host.folder / "state").touch()
     code, _, err = opsd("alerts", "failed-unit", "opsd-daemon.service")
