@@ -25,6 +25,7 @@ Promise: texts are lower case without a full stop, the remedy stands in `hint`, 
     │   └── StreamGone                what a stream was to hold vanished; counted as a warning
     ├── HookFailed                1   a hook exited with an error or ran out of time
     ├── RestoreError              1   a restore can't be done or went wrong
+    │   └── ProgramMissing            a program of that version is not installed
     ├── PruneRefused              1   prune stopped rather than risk a loss
     └── TryLater                 75   not now: locked, or a hook said so
 """
@@ -33,6 +34,8 @@ from typing import ClassVar, Final
 
 #: The next step where nothing better is known; a check says something else.
 RUN_CHECK: Final = "run 'opsd check' to see what it affects"
+#: Which store is full stands in the text.
+MAKE_ROOM: Final = "make room there, or run 'opsd prune' ('opsd prune --copy NAME' for a copy)"
 
 
 class OpsdError(Exception):
@@ -163,6 +166,10 @@ class HookFailed(OpsdError):
 
 class RestoreError(OpsdError):
     """A restore can't be done, or went wrong; what was there before is still recoverable."""
+
+
+class ProgramMissing(RestoreError):
+    """A program that the restore needs is not installed, or too old; that says nothing of what is to be restored."""
 
 
 class PruneRefused(OpsdError):

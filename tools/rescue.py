@@ -3,10 +3,10 @@
 
     rescue.py [--kit] REPOSITORY list | restore SNAPSHOT DIR      (SNAPSHOT: an id, the beginning of one, or "latest")
 
-REPOSITORY is a folder. The key is in the file that OPSD_PASSPHRASE_FILE or OPSD_KIT_FILE names, else you are asked.
-Needs Linux, Python 3.11, cryptography 48, zstandard, blake3. Promise: nothing is written that was not authenticated,
-nothing outside DIR; what is damaged is named and costs only itself; a file that breaks off stays as NAME.part.
-Exit code: 0 all is well, 1 something could not be done, 2 wrong usage, 4 something stored is damaged.
+REPOSITORY is a folder. The key is in the file that OPSD_PASSPHRASE_FILE or OPSD_KIT_FILE names, else you are asked;
+OPSD_SLOTS may name a folder with more key slots. Needs Linux, Python 3.11, cryptography 48, zstandard, blake3.
+Promise: nothing is written that was not authenticated, nothing outside DIR; what is damaged is named and costs only
+itself; a file that breaks off stays as NAME.part. Exits with 0 all is well, 1 something failed, 2 wrong usage, 4 damage.
 """
 
 import hashlib
@@ -35,6 +35,7 @@ from zstandard import ZstdDecompressor, ZstdError
 __all__: list[str] = []
 FORMS = "....BHI...fdBHIQbhiq.....BHIHIHI"  # MessagePack from 0xc0 on: how struct writes numbers and lengths
 DAMAGE = (ValueError, LookupError, TypeError, RecursionError, struct.error, ZstdError, InvalidTag, InvalidSignature)
+HPKE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 hmac, codes = partial(digest, digest="sha256"), [0]  # codes: exit codes of what went wrong so far
 
 
@@ -88,8 +89,7 @@ class Cursor(BytesIO):  # bytes read from left to right, never past their end
 
 def read_at(path: Path, offset: int, length: int) -> bytes:
     with path.open("rb") as file:
-        file.seek(offset)
-        return Cursor(file.read(length)).take(length)
+        return Cursor(os.pread(file.fileno(), length, offset)).take(length)
 
 
 def read_kit(text: bytes) -> bytes:  # kit secret (16) and binding (12); empty if it is none, or mistyped
@@ -103,43 +103,55 @@ def read_kit(text: bytes) -> bytes:  # kit secret (16) and binding (12); empty i
 class Repository:
     def __init__(self, folder: str) -> None:
         variable = "OPSD_KIT_FILE" if "OPSD_KIT_FILE" in os.environ or "--kit" in sys.argv else "OPSD_PASSPHRASE_FILE"
-        file = os.environ.get(variable)
+        file, slots = os.environ.get(variable), os.environ.get("OPSD_SLOTS")
         text = Path(file).read_bytes().removesuffix(b"\n") if file else getpass("Passphrase or kit: ").encode()
         self.folder, self.passphrase, self.kit, self.frames = Path(folder), text, read_kit(text), dict[Any, list[Any]]()
         need(self.kit or "KIT" not in variable, "that is no recovery kit; is a letter or digit wrong?", RuntimeError)
-        keys: Any = max(self.objects("keys", 2, self.open_slot), key=len, default={})
-        need("index_key" in keys, "no key slot here opens with this passphrase or kit", RuntimeError)
-        self.id, self.owner = keys["repository"], keys["owner_public"]
-        self.index_key, self.id_key = keys["index_key"], keys.get("id_key")
-        self.pairs = {pair["id"]: pair for domain in keys.get("domains", ()) for pair in domain["keys"]}
+        self.pairs: dict[bytes, Any] = {}
+        self.keys: Any = max(self.objects("keys", 2, self.open_slot), key=len, default=dict[str, Any]())
+        need("index_key" in self.keys, "no key slot here opens with this passphrase or kit", RuntimeError)
+        self.id, self.owner, self.index_key = self.keys["repository"], self.keys["owner_public"], self.keys["index_key"]
         binding = hashlib.sha256(b"opsd kit 1\0" + self.id + self.owner["ed25519"] + self.owner["mldsa65"]).digest()
         need(not self.kit or self.kit[16:] == binding[:12], "the kit belongs to another repository", RuntimeError)
-        signed = self.objects("settings", 1, self.read_signed)  # earlier ones too: what their writers signed may stand
+        signed = list(self.objects("settings", 1, self.read_signed))  # earlier ones too: what they allowed may stand
         self.writers = {writer["id"]: writer["key"] for clear in signed for writer in clear["writers"]}
+        self.named = {(row["number"], key["id"]) for clear in signed for row in clear["domains"] for key in row["keys"]}
+        self.learn(self.keys)
+        for place in ["keys", os.path.abspath(slots)] if slots else ["keys"]:
+            list(self.objects(place, 2, lambda path, content: self.learn(self.open_slot(path, content))))
         self.snapshots = sorted(self.objects("snapshots", 6, self.read_signed), key=lambda row: row["started"])
         self.session_key, self.frame = lru_cache(256)(self.open_session_key), lru_cache(8)(self.open_frame)
 
-    def objects(self, place: str, kind: int, read: Callable[[Path, bytes], Any]) -> Iterator[Any]:
-        """What `read` makes of each object of a kind, given its bytes; of a pack, which is read in parts, its header."""
+    def objects(self, place: str, kind: int, read: Callable[[Path, bytes], Any]) -> Iterator[Any]:  # what `read` makes
         for path in sorted((self.folder / place).glob("**/*" + 64 * "[0-9a-f]")):
             with naming(f"{place}/{path.name}"):
-                content = read_at(path, 0, 8) if kind == 4 else path.read_bytes()
+                content = read_at(path, 0, 8) if kind == 4 else path.read_bytes()  # a pack is read in parts
                 need(kind == 4 or hashlib.sha256(content).hexdigest() == path.name[-64:], "it does not match its name")
                 need(content[:8] == b"OPSD" + bytes([kind, 1, 1, 0]), "written by a newer opsd", RuntimeError)
                 yield read(path, content)
 
     def open_slot(self, _: Path, content: bytes) -> dict[str, Any]:
         cursor = Cursor(content)
-        header, raw, nonce, sealed = cursor.take(8), cursor.sized(), cursor.take(12), cursor.read()
-        clear, key = Cursor(raw).only(), os.urandom(32)  # which opens nothing
+        header, raw, sealed = cursor.take(8), cursor.sized(), cursor.read()
+        clear, data, key = Cursor(raw).only(), b"opsd slot 1\0" + header + raw, os.urandom(32)  # which opens nothing
+        if pair := self.pairs.get(clear.get("recipient")):
+            return dict(Cursor(HPKE.decrypt(sealed, pair, data)).only())
         if clear["kind"] == "kit" and self.kit:
             key = hmac(clear["salt"], b"opsd kit 1" + self.kit[:16])
-        elif clear["kind"] == "passphrase" and not self.kit:
+        elif clear["kind"] == "passphrase" and not self.kit and not self.pairs:
             cost = {name.replace("memory_kib", "memory_cost"): value for name, value in clear["argon2"].items()}
             key = Argon2id(length=32, **cost).derive(self.passphrase)
         with suppress(InvalidTag):  # another key's, most likely
-            return dict(Cursor(AESGCM(key).decrypt(nonce, sealed, b"opsd slot 1\0" + header + raw)).only())
+            return dict(Cursor(AESGCM(key).decrypt(sealed[:12], sealed[12:], data)).only())
         return {}
+
+    def learn(self, secrets: dict[str, Any]) -> None:  # pairs of key domains count only if the settings name them
+        for number, pair in ((row["number"], pair) for row in secrets.get("domains", ()) for pair in row["keys"]):
+            lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(pair["mlkem768"])
+            curve = x25519.X25519PrivateKey.from_private_bytes(pair["x25519"])
+            public = lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
+            if (number, name := hashlib.sha256(public).digest()[:8]) in self.named:
+                self.pairs[name] = hpke.MLKEM768X25519PrivateKey(lattice, curve)
 
     def unbox(self, key: bytes, kind: bytes, box: bytes) -> bytes:
         label, mac = b"opsd " + kind + b" 1", box[:32]
@@ -161,29 +173,22 @@ class Repository:
         return dict(clear | summary | {"id": path.name[-64:], "sections": sections})
 
     def open_session_key(self, sealed: bytes) -> bytes:
-        need(pair := self.pairs.get(sealed[4:12], {}), "this key does not open the key domain", RuntimeError)
-        lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(pair["mlkem768"])
-        private = hpke.MLKEM768X25519PrivateKey(lattice, x25519.X25519PrivateKey.from_private_bytes(pair["x25519"]))
-        suite = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-        return suite.decrypt(sealed[14:], private, b"opsd session key 1\0" + self.id + sealed[:4])
+        need(sealed[4:12] in self.pairs, "no key here opens this key domain; is OPSD_SLOTS right?", RuntimeError)
+        return HPKE.decrypt(sealed[14:], self.pairs[sealed[4:12]], b"opsd session key 1\0" + self.id + sealed[:4])
 
-    def read_footer(self, pack: Path, _header: bytes) -> None:
-        """Learn the pack's frames: (pack, row of the footer, rows of the blobs), by birth id and number."""
+    def read_footer(self, pack: Path, _header: bytes) -> None:  # learn its frames, by birth id and number
         length = int.from_bytes(read_at(pack, (end := pack.stat().st_size - 4), 4), "little")
         cursor = Cursor(self.unbox(self.index_key, b"footer", read_at(pack, end - length, length)))
-        for _ in range(cursor.unpack("<I")[0]):
-            row = cursor.unpack("<16sHBBIHQIII")
+        for row in (cursor.unpack("<16sHBBIHQIII") for _ in range(cursor.unpack("<I")[0])):
             self.frames.setdefault(row[:2], []).append((pack, row, cursor.take(36 * row[-1])))
 
-    def open_frame(self, pack: Path, row: tuple[Any, ...], blobs: bytes) -> dict[bytes, bytes]:
-        """The blobs of a frame by the first half of their ids; the ids make the frame's id, and that makes its key."""
+    def open_frame(self, pack: Path, row: tuple[Any, ...], blobs: bytes) -> dict[bytes, bytes]:  # by half a blob's id
         _, _, kind, method, domain, place, offset, stored, plain, _ = row
-        number, root = struct.pack("<I", domain), self.id_key if domain else self.index_key
-        ids = b"".join(blob_id for blob_id, _ in struct.iter_unpack("<32sI", blobs))
-        frame_id = blake3(ids, key=hmac(root, b"opsd frame id 1" + number)).digest()
+        number, root = struct.pack("<I", domain), self.keys.get("id_key") if domain else self.index_key
+        ids, sealed = b"".join(each[0] for each in struct.iter_unpack("<32sI", blobs)), read_at(pack, offset, stored)
+        frame_id = blake3(ids, key=hmac(root, b"opsd frame id 1" + number)).digest()  # which makes the frame's key
         base = self.session_key(read_at(pack, 26 + 1182 * place, 1182)) if domain else self.index_key  # 14 + 1168
         data = b"opsd frame 1\0" + self.id + struct.pack("<IBBBI", domain, 1, kind, method, plain)
-        sealed = read_at(pack, offset, stored)
         body = AESGCM(hmac(base, b"opsd frame 1" + frame_id)).decrypt(sealed[32:44], sealed[44:], data)
         body = ZstdDecompressor().stream_reader(body).read(plain + 1) if method == 1 else body  # in no case more
         need(method < 2 and len(body) == plain and sealed[:32] == frame_id, "a frame is not as its footer says")
@@ -202,8 +207,7 @@ class Repository:
 
     def blobs(self, content: Any) -> Iterator[bytes]:
         depth, references = content if isinstance(content, list) else (0, content or b"")
-        for blob_id, _, birth, number in struct.iter_unpack("<32sI16sI", references):
-            blob = self.blob(blob_id, birth, number)
+        for blob in (self.blob(row[0], row[2], row[3]) for row in struct.iter_unpack("<32sI16sI", references)):
             yield from self.blobs([depth - 1, blob]) if depth else (blob,)
 
     def pieces(self, size: int, content: Any, more: dict[str, Any]) -> Iterator[tuple[int, bytes]]:
@@ -233,8 +237,7 @@ class Repository:
                                 for folder, entries in Cursor(b"".join(self.blobs(content))).only()["folders"]:
                                     yield from ((source["label"].encode(), folder, entry) for entry in entries)
 
-    def restore(self, wanted: str, target: Path) -> None:
-        """Symlinks come after all else: nothing goes through one. Then what folders are like, inner ones first."""
+    def restore(self, wanted: str, target: Path) -> None:  # symlinks after all else: nothing goes through one
         newest = [row for row in self.snapshots if row["complete"] and row["job"] == "all"] or self.snapshots
         found = newest[-1:] if wanted == "latest" else [row for row in self.snapshots if row["id"].startswith(wanted)]
         need(len(found) == 1, f"{len(found)} snapshots fit {wanted!r}, see 'list'", RuntimeError)
@@ -249,11 +252,8 @@ class Repository:
             with naming(path):
                 need(not {b"", b".", b".."} & set(parts) and b"/" not in label + entry[0], "its name leads elsewhere")
                 os.makedirs(path if kind == 2 else os.path.dirname(path), exist_ok=True)
-                if kind in (2, 3):
-                    later.append((path, entry, link))
-                else:
-                    self.make(path, entry, link)
-        for path, entry, link in sorted(later, key=lambda row: (-row[1][1], -len(row[0]))):
+                later.append((path, entry, link)) if kind in (2, 3) else self.make(path, entry, link)
+        for path, entry, link in sorted(later, key=lambda row: (-row[1][1], -len(row[0]))):  # then folders, inner first
             with naming(path):
                 self.make(path, entry, link)
 

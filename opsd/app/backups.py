@@ -5,9 +5,10 @@ some of them or for paths, `safety` for what a restore in place takes first.
 """
 
 import os
+import re
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from opsd.app.configuration import shown
@@ -28,10 +29,14 @@ from opsd.sources.options import FilesSource, SourceSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupRequest:
-    """What to back up: all configured sources, some, or paths. `accept_shrink`: a root may have lost over half this once."""
+    """What to back up: all configured sources, some, or paths. `accept_shrink`: a root may have lost over half this once.
+
+    `domains`: the key domains of those paths that are not for the default one.
+    """
 
     sources: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    domains: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     accept_shrink: bool = False
     job: str | None = None
@@ -57,8 +62,7 @@ def chosen(session: Session, request: BackupRequest) -> tuple[tuple[SourceSettin
     if request.paths:
         if request.sources:
             raise UsageError("give either paths or --source, not both", hint="paths are a source of their own, 'files'")
-        paths = tuple(os.path.abspath(path) + ("/" if path.endswith("/") else "") for path in request.paths)
-        return (SourceSettings(label="files", options=FilesSource(paths=paths)),), request.job or "part"
+        return _of_paths(request), request.job or "part"
     known = {source.label: source for source in session.settings.sources}
     if not known:
         raise ConfigurationError(
@@ -71,6 +75,24 @@ def chosen(session: Session, request: BackupRequest) -> tuple[tuple[SourceSettin
     if not request.sources:
         return tuple(known.values()), request.job or "all"
     return tuple(known[label] for label in dict.fromkeys(request.sources)), request.job or "part"
+
+
+def _of_paths(request: BackupRequest) -> tuple[SourceSettings, ...]:
+    """A source for the paths of each key domain; what belongs to another is left out where it lies in one of them."""
+    groups: dict[str, list[str]] = {}
+    for path in request.paths:
+        real = os.path.abspath(path) + ("/" if path.endswith("/") else "")
+        groups.setdefault(request.domains.get(path, "default"), []).append(real)
+    found = []
+    for domain, paths in groups.items():
+        others = [each for name, group in groups.items() if name != domain for each in group]
+        inside = [each for each in others if any(each.startswith(path.rstrip("/") + "/") for path in paths)]
+        options = FilesSource(
+            paths=tuple(paths), exclude=tuple(re.sub(r"([*?\[\\])", r"\\\1", each) for each in inside)
+        )
+        label = "files" if domain == "default" else f"files-{domain}"
+        found.append(SourceSettings(label=label, options=options, domain=domain))
+    return tuple(found)
 
 
 def back_up(session: Session, request: BackupRequest) -> Report:

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from opsd.app.copying import Route, alarms_of, extend_locks, opened_source, route_of
 from opsd.app.emptied import filled
 from opsd.app.session import Session
+from opsd.app.stores import place_of
 from opsd.backup.copy_state import CopyState, refuse_foreign
 from opsd.backup.listings import list_source
+from opsd.backup.places import FolderPlace
 from opsd.clock import stamp
 from opsd.errors import ConfigurationError, KeyMissing, PruneRefused, StoreReadOnly
 from opsd.repository.catalog import marked_snapshots
@@ -152,12 +154,14 @@ def _refuse_append_only(session: Session) -> None:
     """Ask for a removal before anything is marked that could never go.
 
     Raises:
-        PruneRefused: the account may not remove anything.
+        PruneRefused: the account may not remove anything. StoreReadOnly: nobody may in that folder.
     """
     absent = f"runs/{stamp(session.clock.now())}-{'0' * 64}"
     try:
         session.store.delete(absent)
     except StoreReadOnly as error:
+        if isinstance(place_of(session.settings, session.access.copy or ""), FolderPlace):
+            raise
         raise PruneRefused(
             f"copy {session.access.copy} can't be pruned from here: its account may not remove anything",
             hint="that is its point: prune on the server itself, as docs/copies.md, Retention, says",

@@ -3,7 +3,6 @@
 Promise: a copy that fails does not stop the others; each answer says what became of which.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from opsd.app.session import Session
 from opsd.app.slices import coverage_of_copy, verifying
+from opsd.app.stores import spool_stem
 from opsd.backup.copies import Copy, CopyOptions, CopyReport
 from opsd.backup.copy_needs import needs_of
 from opsd.backup.copy_run import CopyKeys
@@ -198,7 +198,7 @@ def _options(session: Session, route: Route, source: Store, target: Store) -> Co
     keys = HostState(settings.state)
     return CopyOptions(
         state=_state(session, route),
-        spool=Spool(folder=_spool(session, route, target), stem=_stem(session, route)),
+        spool=Spool(folder=_spool(session, route, target), stem=spool_stem(session.settings, "copy", route.name)),
         clock=session.clock,
         reporter=session.reporter,
         throttle=Throttle(route.limits, settings.zone, session.clock),
@@ -211,13 +211,6 @@ def _spool(session: Session, route: Route, target: Store) -> Path:
     if isinstance(route.target, FolderPlace) and target.capabilities.spool:
         return target.capabilities.spool
     return session.settings.cache / "copies" / route.name / "spool"
-
-
-def _stem(session: Session, route: Route) -> str:
-    """The same for each pass of this host, so that the next clears what a killed one left, and no other host's."""
-    settings = session.settings
-    told = f"{settings.host}\0{settings.state}\0{route.name}"
-    return f"copy-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
 def _keys(session: Session, source: Store, state: HostState) -> CopyKeys | None:

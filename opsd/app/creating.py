@@ -3,6 +3,7 @@
 Promise: the recovery kit is returned, never written; the last slot is never removed.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from opsd.storage.folder import FolderStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySlot:
-    """Something that opens the repository; `kind` is passphrase, kit or recipient, `created` in ns UTC."""
+    """Something that opens the repository, or a domain of it; `kind` is passphrase, kit, recipient or domain, `created` in ns UTC."""
 
     id: str
     kind: str
@@ -56,11 +57,35 @@ def initialise(session: Session) -> Created:
         raise ConfigurationError(
             ("this configuration has no repository of its own, only pulls",), hint="'opsd copy' makes what it pulls"
         )
+    for name in settings.domains:
+        slots_folder(session, name)
     question = "New passphrase (empty for none: only the recovery kit will open it)"
     passphrase = session.configured_passphrase() or session.new_passphrase(question)
     store = FolderStore.create(settings.repository)
-    new = NewRepository(host=settings.host, passphrase=passphrase or None, domains=settings.domains)
+    new = NewRepository(
+        host=settings.host,
+        passphrase=passphrase or None,
+        domains=settings.domains,
+        outside=settings.slot_folders,
+    )
     return create(store, new, HostState(settings.state), session.clock)
+
+
+def slots_folder(session: Session, name: str) -> Path | None:
+    """The configured folder of a domain's slots; None where they stand in the repository.
+
+    Raises:
+        ConfigurationError: it leads into a folder of opsd's own.
+    """
+    folder = session.settings.key_domains[name].slots
+    if folder is None:
+        return None
+    slots = {os.fsencode(os.path.abspath(each)) for each in session.settings.slot_folders.values()}
+    for own in map(os.fsdecode, session.own_folders() - slots):
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(own)):
+            problem = f"key_domains.{name}.slots: {folder} lies in {own}, which is opsd's own"
+            raise ConfigurationError((problem,), hint="keys that may have to be destroyed stand apart from all else")
+    return folder
 
 
 def key_slots(session: Session) -> tuple[KeySlot, ...]:
@@ -73,14 +98,14 @@ def _slot(slot: Slot) -> KeySlot:
     clear: Mapping[str, Any] = slot.clear
     return KeySlot(
         id=slot.name.rpartition("/")[2],
-        kind=slot.kind,
+        kind="domain" if slot.domain else slot.kind,
         label=str(clear.get("label", "")),
         created=int(clear.get("created", 0)),
     )
 
 
-def _owner(session: Session) -> Keyring:
-    """The keys that a slot holds.
+def owner_ring(session: Session) -> Keyring:
+    """The keys that a slot of the repository holds; not those of domains that have slots of their own.
 
     Raises:
         KeyMissing: what opens this repository here does not hold them.
@@ -95,7 +120,7 @@ def _owner(session: Session) -> Keyring:
 
 def add_passphrase_slot(session: Session, file: str | None, label: str) -> AddedKey:
     """Let another passphrase open the repository: a file's first line, or what is asked for."""
-    ring = _owner(session)
+    ring = owner_ring(session)
     if file:
         passphrase = Path(file).read_bytes().split(b"\n")[0].removesuffix(b"\r")
     else:
@@ -108,12 +133,12 @@ def add_passphrase_slot(session: Session, file: str | None, label: str) -> Added
 def add_recipient_slot(session: Session, file: str, label: str) -> AddedKey:
     """Let the holder of a key file open the repository."""
     recipient = read_public_file(Path(file))
-    return AddedKey(id=_identity(add_recipient(session.store, _owner(session), recipient, session.clock, label)))
+    return AddedKey(id=_identity(add_recipient(session.store, owner_ring(session), recipient, session.clock, label)))
 
 
 def add_kit_slot(session: Session) -> AddedKey:
     """Make another recovery kit."""
-    ring = _owner(session)
+    ring = owner_ring(session)
     kit = Kit.generate(ring.repository, ring.owner_public)
     return AddedKey(id=_identity(add_kit(session.store, ring, kit, session.clock)), kit=kit.text())
 
@@ -133,11 +158,16 @@ def remove_slot(session: Session, prefix: str) -> KeySlot:
     found = [slot for slot in known if slot.id.startswith(prefix.lower())]
     if len(found) != 1:
         raise UsageError(f"{len(found) or 'no'} key slots begin with {prefix}", hint="'opsd key list' shows them all")
-    if len(known) == 1:
+    if found[0].kind == "domain":
+        raise UsageError(
+            f"this is the slot of key domain {found[0].label}: without it nobody could read what is stored in that domain",
+            hint="a copy has it too; only slots outside of the repository can be destroyed: 'opsd key destroy'",
+        )
+    if sum(slot.kind != "domain" for slot in known) == 1:
         raise UsageError(
             "this is the last key slot: without it nobody could read the repository", hint="add another first"
         )
-    _owner(session)
+    owner_ring(session)
     session.store.delete(f"keys/{found[0].id}")
     return found[0]
 

@@ -20,7 +20,7 @@ from opsd.errors import OpsdError, SnapshotUnknown, UsageError
 from opsd.events import Total
 from opsd.model import Outcome, SourceTree
 from opsd.repository.reader import SnapshotReader
-from opsd.restore.browsing import Item, content, look_up, walk
+from opsd.restore.browsing import Item, content, look_up, unknown, walk
 from opsd.restore.databases import DatabaseRestore, DatabaseRestorer
 from opsd.restore.pg_restore import Content
 from opsd.restore.roles import restore_roles
@@ -79,9 +79,7 @@ def choose(reader: SnapshotReader, options: DatabaseOptions) -> tuple[Chosen, ..
     for pattern in options.names:
         if not any(fnmatchcase(name, pattern) for _, name in found):
             known = ", ".join(sorted({name for tree in trees for name in _databases(tree)})[:10])
-            raise SnapshotUnknown(
-                f"the snapshot has no database {pattern}", hint=f"it has {known}" if known else "it has none at all"
-            )
+            raise unknown(reader, f"database {pattern}", f"it has {known}" if known else "it has none at all")
     names = [name for _, name in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from opsd.app.databases import server_of
-from opsd.app.emptied import filled
-from opsd.app.session import Session
+from opsd.app.emptied import filled, repository_of
+from opsd.app.session import Session, slot_folders, told_by_home
 from opsd.app.stores import place_of
 from opsd.app.version import version
-from opsd.backup.copy_state import CopyState, older_state
+from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
 from opsd.clock import stamp
 from opsd.credentials import described, resolve
 from opsd.errors import OpsdError, StorageError, TryLater
@@ -147,6 +147,9 @@ def _opened(session: Session, name: str | None, within: tuple[Scratch, ExitStack
             else session.home().store
         )
         repository = Repository.open(store, around, _unlock(session), reader=True)
+    if name:
+        refuse_foreign(repository.place.ring.repository, repository_of(session.settings, name), name)
+        repository = told_by_home(session, repository)
     if name and session.has_state():
         warning = older_state(repository, CopyState(session.settings.state, name))
         if warning:
@@ -184,7 +187,8 @@ def _unlock(session: Session) -> Unlock:
     reference = session.settings.drill.key
     if reference is None or _key_kind(session) != "drill key":
         return session.unlock()
-    return Unlock(recipient=read_key(resolve(reference, session.reporter), described(reference)))
+    key = read_key(resolve(reference, session.reporter), described(reference))
+    return Unlock(recipient=key, slots=slot_folders(session.settings))
 
 
 def _neighbours(session: Session) -> Iterator[str]:

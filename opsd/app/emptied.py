@@ -6,12 +6,16 @@ told to make a new repository there.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from opsd.backup.copy_state import CopyState
 from opsd.clock import local
-from opsd.errors import HistoryDisagrees, NotARepository, StoreGone
+from opsd.errors import HistoryDisagrees, NotARepository, OpsdError, StoreGone
+from opsd.events import Warning
 from opsd.repository.local import HostState
+from opsd.repository.opening import repository_id
 from opsd.settings import Settings
+from opsd.storage.folder import FolderStore
 
 
 @contextmanager
@@ -30,6 +34,26 @@ def filled(settings: Settings, copy: str | None) -> Iterator[None]:
             hint = "is the right disk mounted there, the right account used? nothing was written"
             raise HistoryDisagrees(f"copy {copy} was filled before, and now {error}", hint=hint) from error
         raise NotARepository(f"copy {copy} was never filled: {error}", hint="fill it: run 'opsd copy'") from error
+
+
+def repository_of(settings: Settings, copy: str) -> str:
+    """The repository that a copy should hold, in hex: what it was filled from, else this host's own; empty if unknown."""
+    source = CopyState(settings.state, copy).read().repository
+    if source or copy in settings.pulls or not settings.repository:
+        return source
+    try:
+        with FolderStore(Path(settings.repository)) as store:
+            return repository_id(store).hex()
+    except OpsdError:
+        return ""
+
+
+def foreign(settings: Settings, copy: str, held: bytes) -> Warning | None:
+    """What is to be said of a copy of another repository than this host's that was never filled from here; after a disaster it may be the right one."""
+    own = repository_of(settings, copy)
+    problem = f"it holds another repository, {held.hex()[:16]}, than this host's own, {own[:16]}"
+    hint = "see this copy's path in the configuration; it is no copy of what this host backs up now"
+    return Warning(subject=f"copy {copy}", problem=problem, hint=hint) if own not in ("", held.hex()) else None
 
 
 def _emptied(settings: Settings, error: Exception) -> HistoryDisagrees | None:

@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from opsd.app.emptied import filled
+from opsd.app.emptied import filled, repository_of
 from opsd.app.session import Session
+from opsd.app.stores import spool_stem
 from opsd.app.upkeep import check
 from opsd.backup.copy_state import CopyState, older_state, older_unopened, refuse_foreign
 from opsd.backup.limits import Throttle
@@ -19,7 +20,6 @@ from opsd.errors import (
     IntegrityError,
     NotARepository,
     ObjectDamaged,
-    OpsdError,
     StorageError,
     StoreGone,
 )
@@ -87,24 +87,13 @@ def _opened(session: Session) -> Repository | None:
     """The repository, if this host has keys or something opens it unasked."""
     identity = repository_id(session.store)
     if session.access.copy:
-        refuse_foreign(identity, _wanted(session, session.access.copy), session.access.copy)
+        refuse_foreign(identity, repository_of(session.settings, session.access.copy), session.access.copy)
     held = HostState(session.settings.state).read_keys(identity) if session.has_state() else None
     if not held and not session.can_unlock():
         return None
     opened = session.open()
     session.is_doubtful = False  # What is older in it is a problem of the check, and may be healed.
     return opened
-
-
-def _wanted(session: Session, copy: str) -> str:
-    """The repository that a copy should hold, in hex: what it was filled from, else this host's own; empty if unknown."""
-    filled = CopyState(session.settings.state, copy).read().repository
-    if filled or copy in session.settings.pulls:
-        return filled
-    try:
-        return repository_id(session.home().store).hex()
-    except OpsdError:
-        return ""
 
 
 def heal_unopened(session: Session) -> dict[str, str]:
@@ -161,11 +150,14 @@ def _is_object(name: str) -> bool:
 
 @contextmanager
 def _healing(session: Session) -> Iterator[Healing]:
-    """The session's store and whoever may have what it lacks."""
+    """The session's store and whoever may have what it lacks; waits for another of this host that heals the same."""
+    healed = session.access.copy or "repository"
     with ExitStack() as stack:
+        if session.has_state():
+            stack.enter_context(HostState(session.settings.state).locked(f"heal-{healed}"))
         places = _places(session)
         spool = session.store.capabilities.spool or session.settings.cache / "healing"
-        own = Spool(folder=spool, stem=f"heal-{session.access.copy or 'repository'}")
+        own = Spool(folder=spool, stem=spool_stem(session.settings, "heal", healed))
         if places:
             own.clear()
         throttle = Throttle((), session.settings.zone, session.clock)

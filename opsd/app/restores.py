@@ -6,17 +6,18 @@ that was waived; only the planned deletions are ever made.
 
 import os
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from opsd.app.session import Session
 from opsd.backup.hooks import Occasion, around, run_pending
 from opsd.errors import RestoreError, SnapshotUnknown, UsageError
 from opsd.events import Foretelling, Total
 from opsd.model import Outcome, SnapshotSummary, SourceTree
+from opsd.repository.domains import Closed
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.apply import apply, plan_restore
-from opsd.restore.browsing import Place, locate, walk
+from opsd.restore.browsing import Place, left_out, locate, walk
 from opsd.restore.placement import is_below
 from opsd.restore.plan import Plan
 from opsd.restore.request import Overwrite, RestoreRequest
@@ -44,11 +45,15 @@ class RestoreOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A restore that was looked up: the snapshot, what exactly is asked of it, and opsd's words for where it goes."""
+    """A restore that was looked up: the snapshot, what exactly is asked of it, and opsd's words for where it goes.
+
+    `closed`: the sources that are left out, because the keys at hand do not open their key domains.
+    """
 
     snapshot: SnapshotSummary
     reader: SnapshotReader
     request: RestoreRequest
+    closed: Mapping[str, Closed] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -68,7 +73,8 @@ def prepare(session: Session, options: RestoreOptions) -> Prepared:
     """Find the snapshot and the source that are meant.
 
     Raises:
-        SnapshotUnknown: there is no such snapshot or path. UsageError: several sources hold the path.
+        SnapshotUnknown: there is no such snapshot or path. UsageError: several sources hold the path. KeyMissing: nothing that is
+        asked for can be read. RestoreError: what is not in the snapshot can't be told.
     """
     reader = session.snapshot(options.place.snapshot, options.before)
     sources = options.sources
@@ -78,6 +84,10 @@ def prepare(session: Session, options: RestoreOptions) -> Prepared:
     elif path == b"/" and len(sources) != 1:
         labels = ", ".join(tree.label for tree in reader.trees())
         raise UsageError("name the source whose content is meant", hint=f"--source with one of {labels}")
+    closed = _closed(session, reader, sources)
+    sources = tuple(label for label in sources if label not in closed)
+    if options.delete:
+        _refuse_to_delete(reader)
     in_place = options.target is None
     if in_place:
         sources = _sources_in_place(reader, sources)
@@ -95,7 +105,33 @@ def prepare(session: Session, options: RestoreOptions) -> Prepared:
         keep=tuple(session.own_folders()),
         overwrite=Overwrite(options.overwrite),
     )
-    return Prepared(snapshot=reader.summary, reader=reader, request=request)
+    return Prepared(snapshot=reader.summary, reader=reader, request=request, closed=closed)
+
+
+def _closed(session: Session, reader: SnapshotReader, sources: tuple[str, ...]) -> dict[str, Closed]:
+    """The sources of a restore that can't be read, told as warnings.
+
+    Raises:
+        KeyMissing: these are all.
+    """
+    found = {label: reader.closed()[label] for label in left_out(reader, sources, session.reporter)}
+    if found and not set(sources or (tree.label for tree in reader.trees())) - found.keys():
+        label, first = next(iter(found.items()))
+        raise first.error(f"source {label}")
+    return found
+
+
+def _refuse_to_delete(reader: SnapshotReader) -> None:
+    """What a source that can't be read holds may well stand in the folders of another.
+
+    Raises:
+        RestoreError: there is such a source.
+    """
+    for label, closed in reader.closed().items():
+        raise RestoreError(
+            f"what the snapshot lacks can't be told while source {label} can't be read: {closed.problem}",
+            hint="restore without --delete",
+        )
 
 
 def _refuse_own_folders(session: Session, options: RestoreOptions) -> None:
@@ -174,8 +210,8 @@ def give_back(
         reporter = Foretelling(session.reporter, _total(prepared, planned))
         result = apply(prepared.reader, prepared.request, reporter, planned.deletions if planned else ())
         _refuse_nothing(prepared, result)
-        if result.exit_code:
-            course.outcome = Outcome.FAILED if result.damaged else Outcome.WARNINGS
+        if result.exit_code or prepared.closed:
+            course.outcome = Outcome.FAILED if result.damaged or prepared.closed else Outcome.WARNINGS
     return Restored(result=result, safety=safety)
 
 
@@ -187,7 +223,7 @@ def _total(prepared: Prepared, planned: Plan | None) -> Total | None:
         return Total(files=sum(each.get("files", 0) for each in counts), size=planned.size)
     if request.under() != b"/" or request.patterns:
         return None
-    sources = prepared.snapshot.sources
+    sources = [each for each in prepared.snapshot.sources if each.label not in prepared.closed]
     return Total.of(each for each in sources if not request.sources or each.label in request.sources)
 
 
@@ -204,18 +240,19 @@ def _refuse_nothing(prepared: Prepared, result: Result) -> None:
 
 
 def _safety_snapshot(session: Session, prepared: Prepared) -> str | None:
-    """Keep what stands where the restore will write; None if nothing does.
+    """Keep what stands where the restore will write, in the key domain of what comes there; None if nothing does.
 
     Raises:
         RestoreError: it is not whole; nothing was restored.
     """
-    paths = [path for tree in prepared.reader.trees() for path in _places(prepared, tree)]
-    standing = tuple(dict.fromkeys(path for path in paths if os.path.lexists(path)))
+    reader = prepared.reader
+    domains = {path: reader.domain(tree.label) for tree in reader.trees() for path in _places(prepared, tree)}
+    standing = tuple(path for path in domains if os.path.lexists(path))
     if not standing:
         return None
     from opsd.app.backups import BackupRequest, back_up  # noqa: PLC0415 - most restores need none of it, and it is not free
 
-    report = back_up(session.home(), BackupRequest(paths=standing, job="safety", accept_shrink=True))
+    report = back_up(session.home(), BackupRequest(paths=standing, domains=domains, job="safety", accept_shrink=True))
     if report.failures:
         problem = next(iter(report.failures.values()))
         raise RestoreError(

@@ -13,10 +13,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from opsd.app.pinging import pings_of
-from opsd.errors import OpsdError, PruneRefused, StorageError, UsageError
+from opsd.clock import local
+from opsd.errors import OpsdError, PruneRefused, StorageError, TryLater, UsageError
 from opsd.events import Reporter, Total, Warning
 from opsd.monitor.ledger import outcome_of
-from opsd.monitor.state import Run, State, begun, living
+from opsd.monitor.state import RUNNING, Run, State, begun, living
 
 if TYPE_CHECKING:
     from opsd.app.session import Session
@@ -31,6 +32,8 @@ PINGED: Final = "OPSD_PINGED"
 _LETTERS: Final = 500
 #: The reasons of so many sources are.
 _FAILURES: Final = 20
+#: Of a job, so many of its newest runs may still be at work.
+_NEWEST: Final = 5
 
 
 class RunRecord:
@@ -175,6 +178,22 @@ def tracked(session: "Session", job: str, *, part: bool = False) -> Iterator[Run
         raise
     finally:
         session.reporter = before
+
+
+def require_idle(session: "Session", job: str) -> None:
+    """A whole job is done once at a time, whoever starts it.
+
+    Raises:
+        TryLater: it is at work.
+    """
+    if not session.has_state():
+        return
+    with suppress(StorageError), State.open(session.settings.state, session.clock.now()) as state:
+        running = next((run for run in state.runs(job, most=_NEWEST) if run.outcome == RUNNING and not run.part), None)
+        if running:
+            since = f"{local(running.started, session.settings.zone):%H:%M}"
+            by = "the daemon" if running.cause == "daemon" else "a person"
+            raise TryLater(f"{job} is at work since {since}, started by {by}", hint="'opsd status' shows how far it is")
 
 
 def exit_code_of(error: BaseException) -> int:

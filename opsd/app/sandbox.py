@@ -78,7 +78,8 @@ def _read(unit: str, settings: Settings) -> list[str]:
     if unit == "upkeep":
         return [str(folder) for folder in _places(each.source for each in settings.pulls.values())]
     if unit == "drill":
-        return [str(folder) for folder in (settings.repository, *_places(_targets(settings))) if folder]
+        read = (settings.repository, *_places(_targets(settings)), *settings.slot_folders.values())
+        return [str(folder) for folder in read if folder]
     return [settings.repository] if unit == "daemon" and settings.repository else []
 
 

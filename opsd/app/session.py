@@ -8,23 +8,24 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from opsd.app.emptied import filled
+from opsd.app.emptied import filled, foreign
 from opsd.app.stores import StoreOpener, place_of
 from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
 from opsd.backup.places import FolderPlace, StorePlace
 from opsd.clock import Clock, SystemClock
 from opsd.credentials import is_at_hand, resolve
-from opsd.errors import ConfigurationError, KeyMissing, UsageError
-from opsd.events import Reporter
+from opsd.errors import ConfigurationError, KeyMissing, OpsdError, UsageError
+from opsd.events import Recorder, Reporter
+from opsd.repository.domains import SlotFolders, with_domains
 from opsd.repository.kit import parse_kit
 from opsd.repository.local import HostState
-from opsd.repository.opening import Unlock
+from opsd.repository.opening import Unlock, load_settings
 from opsd.repository.reader import SnapshotReader
 from opsd.repository.recipients import read_key_file
 from opsd.repository.repository import Repository, Surroundings
@@ -53,6 +54,24 @@ class Access:
 def host_name() -> str:
     """What snapshots of this host are filed under where the configuration says nothing."""
     return socket.gethostname() or "localhost"
+
+
+def slot_folders(settings: Settings) -> SlotFolders:
+    """Where the slots of key domains stand outside of the repository: as configured, or in OPSD_SLOTS."""
+    other = os.environ.get("OPSD_SLOTS")
+    return SlotFolders(by_label=settings.slot_folders, other=Path(os.path.abspath(other)) if other else None)
+
+
+def told_by_home(session: "Session", copy: Repository) -> Repository:
+    """An open copy, its key domains as the repository's own settings have them: a copy hears last that one was destroyed."""
+    place = copy.place
+    if not session.settings.repository or len(place.settings.domains) == 1:
+        return copy
+    with suppress(OpsdError):  # Another host's copy, or the repository is not there: the copy's own word counts.
+        settings = load_settings(session.home().store, place.ring, place.settings.number, Recorder())
+        ring, closed = with_domains(place.store, place.ring, settings, slot_folders(session.settings))
+        return Repository(replace(place, ring=ring, settings=settings, closed=closed), copy.around)
+    return copy
 
 
 def find_settings(configuration: str | None, repository: str | None = None) -> Settings:
@@ -167,11 +186,12 @@ class Session:
 
     def unlock(self) -> Unlock:
         """What opens the repository: the kit or key that was named, else the passphrase."""
+        slots = slot_folders(self.settings)
         if self.access.key_file:
-            return Unlock(recipient=read_key_file(Path(self.access.key_file)))
+            return Unlock(recipient=read_key_file(Path(self.access.key_file)), slots=slots)
         if self.access.kit or self._kit_file():
-            return Unlock(kit=parse_kit(self._kit_text()))
-        return Unlock(passphrase=self._passphrase)
+            return Unlock(kit=parse_kit(self._kit_text()), slots=slots)
+        return Unlock(passphrase=self._passphrase, slots=slots)
 
     def _kit_file(self) -> str | None:
         """The file with the kit; the one of the environment only where no passphrase is configured, or the kit is asked for."""
@@ -231,10 +251,12 @@ class Session:
             )
         if repository.enrolled:
             self._record_enrolment(repository)
+        if self.access.copy:
+            repository = told_by_home(self, repository)
         if self.access.copy and self.has_state():
-            state = CopyState(self.settings.state, self.access.copy)
-            refuse_foreign(repository.place.ring.repository, state.read().repository, self.access.copy)
-            warning = older_state(repository, state)
+            state, held = CopyState(self.settings.state, self.access.copy), repository.place.ring.repository
+            refuse_foreign(held, state.read().repository, self.access.copy)
+            warning = older_state(repository, state) or foreign(self.settings, self.access.copy, held)
             if warning:
                 self.is_doubtful = True
                 self.reporter.warn(warning)
@@ -248,10 +270,12 @@ class Session:
             pass
 
     def own_folders(self) -> frozenset[bytes]:
-        """Folders that are opsd's own and never part of a source: repository, copies, state, cache, a drill's scratch."""
+        """Folders that are opsd's own and never part of a source: repository, copies, state, cache, slots, a drill's scratch."""
         settings = self.settings
         places = [each.place for each in settings.copies] + [each.target for each in settings.pulls.values()]
-        own = [settings.state, settings.cache, *(each.folder for each in places if isinstance(each, FolderPlace))]
+        slots = slot_folders(settings)
+        own = [settings.state, settings.cache, *slots.by_label.values(), *([slots.other] if slots.other else [])]
+        own += [each.folder for each in places if isinstance(each, FolderPlace)]
         own += [Path(settings.repository)] if settings.repository else []
         own += [settings.drill.scratch] if settings.drill.scratch else []
         return frozenset(os.fsencode(os.path.abspath(path)) for path in own)

@@ -67,7 +67,8 @@ def of_repository(repository: Repository, host: str, memory: Memory, before: Ite
     own = place.ring.writer.public().id if place.ring.writer else b""
     must = {(own, number) for number in range(1, memory.sequence + 1)} if own else set()
     numbers = {(each.writer, each.sequence) for each in found}
-    shots = {each.name: _shot(each, host) for each in found}
+    destroyed = frozenset(domain.number for domain in place.settings.domains if not domain.keys)
+    shots = {each.name: _shot(each, host, destroyed) for each in found}
     return Known(
         shots={each.name: shots[each.name] for each in found if not each.marked},
         marked={each.name: shots[each.name] for each in found if each.marked},
@@ -140,11 +141,12 @@ def _number(each: Statement) -> Number:
     return each.writer, each.sequence
 
 
-def _shot(summary: SnapshotSummary, host: str) -> Shot:
-    """One that this host took, as a run of every source; others give nothing back that could be relied on."""
+def _shot(summary: SnapshotSummary, host: str, destroyed: frozenset[int]) -> Shot:
+    """One that this host took, as a run of every source; others give nothing back that could be relied on, nor do destroyed key domains."""
     counts = summary.host == host and summary.job not in PARTIAL_JOBS
     good = frozenset(each.label for each in summary.sources if each.outcome is not Outcome.FAILED)
     is_broken = not summary.complete and len(good) == len(summary.sources)  # Its run ended otherwise.
+    good -= {each.label for each in summary.sources if each.domain in destroyed}
     return Shot(
         time=summary.started,
         whole=counts and summary.complete,

@@ -16,7 +16,7 @@ from opsd.monitor.deadlines import Past
 from opsd.monitor.health import Besides, Health, judge
 from opsd.monitor.observed import Observed, Point, SourceSeen
 from opsd.monitor.problems import Problem, Severity
-from opsd.monitor.state import State
+from opsd.monitor.state import State, read_only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ def status(session: Session, *, seconds: float, observed: Observed | None = None
         _remember(session, observed)
     now = session.clock.now()
     past, besides = _known(session)
-    problems = (*_of_state(session, now, observed), *_of_alerts(session))
+    problems = (*besides.problems, *_of_state(session, now, observed), *_of_alerts(session))
     health = judge(plan_of(session.settings), past, observed, now, replace(besides, problems=problems))
     return Status(health=health, observed=observed)
 
@@ -106,16 +106,29 @@ def _remember(session: Session, observed: Observed) -> None:
 def _known(session: Session) -> tuple[Past, Besides]:
     """What ran; where there is no state, what repository and ledger tell of it."""
     now = session.clock.now()
+    problems: tuple[Problem, ...] = ()
     if session.has_state():
         try:
             with State.open(session.settings.state, now) as state:
                 rebuild(session, state)
                 return past_of(state), besides_of(state, now)
         except StorageError as error:
-            session.reporter.warn(Warning(subject="state", problem=str(error), hint=error.hint))
+            problems = (_unwritable(error, now),)
+        if read := read_only(session.settings.state):
+            with read:
+                return past_of(read), replace(besides_of(read, now), problems=problems)
     runs = sorted(found_runs(session), key=lambda run: run.started, reverse=True)
     jobs = {run.job for run in runs}
-    return Past(runs={job: [run for run in runs if run.job == job] for job in jobs}, since=now), Besides()
+    return Past(runs={job: [run for run in runs if run.job == job] for job in jobs}, since=now), Besides(
+        problems=problems
+    )
+
+
+def _unwritable(error: StorageError, now: int) -> Problem:
+    """As the daemon tells it."""
+    return Problem(
+        key="state.unwritable", severity=Severity.CRITICAL, title=str(error), next_step=error.hint or "", since=now
+    )
 
 
 def _of_state(session: Session, now: int, observed: Observed) -> Iterator[Problem]:

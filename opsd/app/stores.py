@@ -3,6 +3,7 @@
 Promise: what an SFTP server or a bucket needs is imported only for a place of that kind; what may pass is tried again there.
 """
 
+import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,12 @@ def place_of(settings: Settings, name: str) -> StorePlace:
             hint=f"configured are {', '.join(known)}" if known else "name copies under copies: in the configuration",
         )
     return known[name]
+
+
+def spool_stem(settings: Settings, purpose: str, name: str) -> str:
+    """How files in a spool begin: the same each time on this host, so that the next clears what a killed one left, and no other host's."""
+    told = f"{settings.host}\0{settings.state}\0{name}"
+    return f"{purpose}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

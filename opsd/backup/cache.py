@@ -29,7 +29,7 @@ CREATE TABLE hunks (
 CREATE TABLE parts (
     source BLOB NOT NULL, key BLOB NOT NULL, hunk INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (source, key));
 """
-_VERSION: Final = 5
+_VERSION: Final = 6
 
 
 class Cache:
@@ -49,8 +49,8 @@ class Cache:
             return False
         return True
 
-    def source(self, label: str, domain: str) -> "SourceCache":
-        """The part of one source; what it stored in another key domain is not known in this one."""
+    def source(self, label: str, domain: int) -> "SourceCache":
+        """The part of one source; what it stored in another key domain, by its number, is not known in this one."""
         return SourceCache(self, keyed_hash(self._key, f"{domain}\0{label}".encode()))
 
     def execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
@@ -164,6 +164,11 @@ class SourceCache:
         """The id of the manifest that all rows are of; empty if there are none."""
         row = self._one("SELECT snapshot FROM sources WHERE source = ?")
         return str((self._cache.opened(self._source, row[0]) if row else None) or "")
+
+    def forget(self) -> None:
+        """Drop all rows."""
+        for table in ("sources", "hunks", "parts"):
+            self._write(f"DELETE FROM {table} WHERE source = ?", self._source)  # noqa: S608 - one of three names
 
     def hunk(self, digest: bytes) -> Any:
         """What an unchanged hunk was stored as, or None."""

@@ -77,7 +77,13 @@ class CopyState:
             "target": memory.visit.target.as_json(),
             "completed": memory.completed,
         }
-        replace_file(self._file, json.dumps(value).encode())
+        try:
+            replace_file(self._file, json.dumps(value).encode())
+        except OSError as error:
+            raise StorageError(
+                f"what is remembered of copy {self.name} can't be written into {self._folder}: {(error.strerror or str(error)).lower()}",
+                hint="make room there; what was copied stands",
+            ) from error
 
     def _prepare(self) -> None:
         try:

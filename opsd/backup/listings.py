@@ -96,9 +96,10 @@ def refuse_emptied(source: Listing, target: Listing, before: CopyMemory, name: s
     held["packs/"] = held[SNAPSHOTS]
     for prefix, was in held.items():
         if was and not _has(target, prefix):
+            heal = f"'opsd check --copy {name} --repair' brings back what it can; " if target else ""
             raise HistoryDisagrees(
                 f"copy {name} was filled before and lists nothing under {prefix}",
-                hint="is the right disk mounted there? if it is lost for good, give the new one another name under copies:",
+                hint=f"is the right disk mounted there? {heal}if it is lost for good, give the new one another name under copies:",
             )
 
 

@@ -122,7 +122,9 @@ class Backup:
         self._reporter.stage(planned.label, _expected(previous, planned.label))
         run.blobs.owner = planned.label
         result = Result(label=planned.label, kind=planned.kind)
-        rows = cache.source(planned.label, planned.domain)
+        domain = run.place.settings.domain(planned.domain)
+        # By number: what a destroyed domain of the same name held is not stored, for all that this one knows.
+        rows = cache.source(planned.label, domain.number if domain else 0)
         try:
             job = self._job(run, rows, planned, previous)
             with planned.around:
@@ -139,8 +141,11 @@ class Backup:
     def _job(self, run: Run, rows: SourceCache, planned: Planned, previous: Manifest | None) -> Job:
         domain = run.place.settings.domain(planned.domain)
         if domain is None:
-            hint = "add it with 'opsd key domain'"
+            hint = f"add it: opsd key domain {planned.domain}"
             raise SourceError(planned.label, f"the repository has no key domain {planned.domain}", hint=hint)
+        if not domain.keys:
+            hint = f"'opsd key domain {planned.domain}' makes new keys for it; what was stored before stays unreadable"
+            raise SourceError(planned.label, f"its key domain {planned.domain} was destroyed", hint=hint)
         return Job(
             run=run,
             label=planned.label,

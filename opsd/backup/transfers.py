@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -98,7 +98,8 @@ class Transfers:
             _prove(info.name, digest, found)
             self.target.put(info.name, path, replace=replace)
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # Where nothing can be written, this fails too, and is not what went wrong.
+                path.unlink()
         return size
 
     def _fetch(self, info: ObjectInfo, path: Path) -> tuple[bytes, int]:

@@ -44,9 +44,11 @@ def _share(given: dict[str, Any]) -> float:
     "has whole is taken from there. With --copy, every object of that copy is compared with its name, for which no key is needed, and with this host's "
     "key, that nothing a snapshot needs is missing; --repair then takes from the repository and the other copies. "
     "With --due, run each night, only so much data is read that all of it is read again within 30 days; a copy may state how, and a budget. "
-    "Exits with 4 if anything is damaged and was not healed.",
+    "Exits with 4 if anything is damaged and was not healed, with 3 if the keys of a key domain are not at hand, so that its frames could "
+    "not be decrypted.",
     """{"problems": [{"object", "problem", "snapshots": [id], "paths": ["SOURCE:PATH"], "hint"}], "notices": [text], "snapshots": number,
-    "packs", "packs_read", "bytes_read", "bytes_stored", "decoded": bool}; paths are those in the newest snapshot affected;
+    "packs", "packs_read", "bytes_read", "bytes_stored", "decoded": bool, "closed": frames that were not decrypted as the keys of their
+    domain are not at hand}; paths are those in the newest snapshot affected;
     decoded: frames were decrypted too, for which a reader's key is needed; with --repair also "repaired": {"packs": [name],
     "whole_again": [name], "index_objects"} (not with --copy), and "healed": {object: the copy that it came from, or "removed, …"}; "coverage": {"verify":
     "read"|"checksum"|"off", "bytes", "read_share": 0 to 1 of them, in 30 days, "vouched_share": only by the store's own checksums,
@@ -83,7 +85,7 @@ def command(**given: Any) -> int:
         covered = remember(opened, report, is_slice=given["due"])
         how = verifying(opened.settings, opened.access.copy).verify
         mended = mend(opened, report) if given["mends"] and not given["proved"] else None
-        code = 4 if report.problems else 0
+        code = 4 if report.problems else 3 if report.closed else 0
         counts = _counts(report, mended, healed, given["proved"])
         code = run.ended(record.ended(code, **counts) if record else code, **counts)
     known = {problem.object for problem in report.problems}
@@ -93,7 +95,7 @@ def command(**given: Any) -> int:
         output.emit(_as_json(report) | coverage | _mended_json(mended, healed, given))
     else:
         for notice in report.notices:
-            output.line(notice)
+            output.lines(notice)
         for name, donor in healed.items():
             output.line(output.paint(f"{name}: {donor if donor == OVER else f'healed from {donor}'}", "green"))
         for problem in report.problems:
@@ -171,7 +173,7 @@ def _mended(mended: Repaired) -> str:
 
 
 def _as_json(report: CheckReport) -> dict[str, Any]:
-    names = ("snapshots", "packs", "packs_read", "bytes_read", "bytes_stored", "decoded")
+    names = ("snapshots", "packs", "packs_read", "bytes_read", "bytes_stored", "decoded", "closed")
     return {
         "problems": [
             {

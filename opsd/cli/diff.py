@@ -8,6 +8,7 @@ import click
 from opsd.cli import output
 from opsd.cli.options import described, reading_options, session
 from opsd.errors import SnapshotUnknown, UsageError
+from opsd.repository.domains import Closed
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.browsing import clean_path, locate
 from opsd.restore.difference import Change, difference
@@ -28,7 +29,7 @@ _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "ye
 @click.argument("path", required=False)
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
 @reading_options
-def command(**given: Any) -> None:
+def command(**given: Any) -> int:
     """Tell what changed between two snapshots."""
     under = clean_path(given["path"]) if given["path"] else b"/"
     counts = dict.fromkeys(_SIGNS, 0)
@@ -37,9 +38,16 @@ def command(**given: Any) -> None:
         repository = opened.open(reader=True)
         catalog = repository.catalog()
         old, new = (repository.reader(repository.find(given[name]), catalog) for name in ("old", "new"))
+        closed: dict[str, Closed] = {}
         if under != b"/" or given["sources"]:
             _refuse_unknown((old, new), under, given["sources"])
+        else:
+            closed = {**old.closed(), **new.closed()}
+        for label, each in closed.items():
+            opened.reporter.warn(each.warning(f"source {label}"))
         for change in difference(old, new, under, given["sources"]):
+            if change.source in closed:
+                continue  # Open in one of the two, it would seem to be all new, or gone.
             counts[change.kind] += 1
             if given["as_json"]:
                 changes.append(_as_json(change))
@@ -50,6 +58,7 @@ def command(**given: Any) -> None:
         output.emit({"old": old.summary.id, "new": new.summary.id, "changes": changes, "counts": counts})
     else:
         output.line(", ".join(f"{number:,} {kind}" for kind, number in counts.items()))
+    return 3 if closed else 0
 
 
 def _refuse_unknown(readers: Sequence[SnapshotReader], under: bytes, sources: tuple[str, ...]) -> None:

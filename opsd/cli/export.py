@@ -14,7 +14,7 @@ from opsd.events import Reporter, Total
 from opsd.model import EntryType
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.archive import Archive, Exported, Part
-from opsd.restore.browsing import Place, chosen_trees, locate
+from opsd.restore.browsing import Place, chosen_trees, left_out, locate
 
 
 @described(
@@ -45,8 +45,11 @@ def command(**given: Any) -> int:
     ):
         reader = opened.snapshot(place.snapshot)
         record.note(snapshot=reader.summary.id)
+        closed = left_out(reader, given["sources"], listener) if place.path is None else ()
         done = _write(reader, place, given["sources"], target, listener)
-        code = record.ended(3 if done.warnings else 0, entries=done.entries, files=done.files, bytes=done.bytes)
+        code = 1 if closed else 3 if done.warnings else 0
+        counts = {"entries": done.entries, "files": done.files, "bytes": done.bytes, "closed_sources": len(closed)}
+        code = record.ended(code, **counts)
     output.warnings(listener.warnings)
     if given["as_json"]:
         output.emit(

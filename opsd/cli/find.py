@@ -1,5 +1,6 @@
 """`opsd find`: in which snapshots a name stands."""
 
+from collections.abc import Collection
 from datetime import tzinfo
 from typing import Any
 
@@ -11,6 +12,7 @@ from opsd.cli import output
 from opsd.cli.ls import as_json
 from opsd.cli.options import described, reading_options, session
 from opsd.model import EntryType, SnapshotSummary
+from opsd.repository.domains import Closed
 from opsd.restore.browsing import Item, search
 
 
@@ -35,7 +37,8 @@ def command(**given: Any) -> int:
     count = 0
     with session(given) as (opened, listener):
         zone = opened.settings.zone
-        for summary, item in _matches(opened, given):
+        matches, closed = _matches(opened, given)
+        for summary, item in matches:
             count += 1
             if given["as_json"]:
                 found.append({"snapshot": summary.id, "time": clock.iso(summary.started, zone), **as_json(item, zone)})
@@ -46,24 +49,28 @@ def command(**given: Any) -> int:
         output.emit(found)
     elif not count:
         output.note(f"nothing is named {given['pattern']}")
-    return 0
+    return 3 if closed else 0
 
 
-def _matches(opened: Session, given: dict[str, Any]) -> "list[tuple[SnapshotSummary, Item]]":
+def _matches(opened: Session, given: dict[str, Any]) -> tuple[list[tuple[SnapshotSummary, Item]], Collection[str]]:
+    """What fits, and the sources that could not be looked into: each is told once."""
     repository = opened.open(reader=True)
     if given["everywhere"]:
         names = [summary.id for summary in repository.snapshots()]
     else:
         names = list(given["snapshots"] or ("latest",))
     catalog = repository.catalog()
-    found = []
+    found, closed = [], dict[str, Closed]()
     for name in names:
         reader = repository.reader(repository.find(name), catalog)
+        closed |= {label: each for label, each in reader.closed().items() if label in (given["sources"] or [label])}
         labels = {tree.label for tree in reader.trees()}
         wanted = [label for label in given["sources"] if label in labels or not given["everywhere"]]
         if wanted or not given["sources"]:
             found += [(reader.summary, item) for item in search(reader, given["pattern"], wanted)]
-    return found
+    for label, each in closed.items():
+        opened.reporter.warn(each.warning(f"source {label}"))
+    return found, closed
 
 
 def _print(summary: SnapshotSummary, item: Item, zone: tzinfo) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from opsd.app.creating import initialise
 from opsd.app.recording import recorded
 from opsd.cli import output
+from opsd.cli.key_domain import keep_safe
 from opsd.cli.options import described, session
 
 _KIT = """
@@ -47,6 +48,8 @@ def command(**given: Any) -> int:
     output.line(f"created repository {identity[:16]} in {settings.repository}")
     for each in kit_text(identity, kit).splitlines():
         output.line(each)
+    for name, folder in settings.slot_folders.items():
+        keep_safe(name, folder)
     output.line("next: opsd backup")
     return code
 

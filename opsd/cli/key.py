@@ -10,6 +10,7 @@ from opsd.app.ledgers import signing_key
 from opsd.app.recording import recorded
 from opsd.app.session import Session
 from opsd.cli import output
+from opsd.cli.key_domain import destroy_, domain
 from opsd.cli.main import HELP
 from opsd.cli.options import access_options, described, reason_option, session
 from opsd.cli.output import Column
@@ -32,7 +33,8 @@ def command() -> None:
 @described(
     "list",
     "List everything that opens the repository; needs no key.",
-    """[{"id", "kind": "passphrase"|"kit"|"recipient", "label", "created"}], oldest first""",
+    """[{"id", "kind": "passphrase"|"kit"|"recipient"|"domain", "label", "created"}], oldest first; domain: the keys of that key
+    domain alone, for whoever opens the repository by another""",
     "opsd key list",
 )
 @access_options
@@ -176,5 +178,5 @@ def public(**given: Any) -> None:
         click.echo(public_key_text(key), nl=False)
 
 
-for each in (list_, add, remove, generate, enrol, public):
+for each in (list_, add, remove, generate, enrol, public, domain, destroy_):
     command.add_command(each)

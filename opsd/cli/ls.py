@@ -13,7 +13,7 @@ from opsd.cli import output
 from opsd.cli.options import described, reading_options, session, snapshot_argument
 from opsd.cli.output import Column
 from opsd.model import EntryType
-from opsd.restore.browsing import Item, Place, chosen_trees, listing, roots, walk
+from opsd.restore.browsing import Item, Place, chosen_trees, left_out, listing, roots, walk
 
 _COLUMNS = (
     Column("MODE"),
@@ -58,12 +58,13 @@ def as_json(item: Item, zone: tzinfo) -> dict[str, Any]:
 @click.option("-R", "--recursive", is_flag=True, help="Also what is below.")
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source; may be given again.")
 @reading_options
-def command(**given: Any) -> None:
+def command(**given: Any) -> int:
     """List what a snapshot holds."""
     place = Place.parse(given["snapshot"])
     with session(given) as (opened, listener):
         zone = opened.settings.zone
         reader = opened.snapshot(place.snapshot)
+        closed = left_out(reader, given["sources"], listener) if place.path is None else ()
         if place.path is None and given["recursive"]:
             found: Iterator[Item] = chain.from_iterable(
                 walk(reader, tree) for tree in chosen_trees(reader, given["sources"])
@@ -81,6 +82,7 @@ def command(**given: Any) -> None:
                     output.line(output.paint(f"{source}:", None, bold=True))
                 output.table(_COLUMNS, [_row(item, zone, whole=whole) for item in items])
     output.warnings(listener.warnings)
+    return 3 if closed else 0
 
 
 def _row(item: Item, zone: tzinfo, *, whole: bool) -> tuple[str, ...]:

@@ -193,6 +193,9 @@ def _run(given: list[str]) -> int:
 
 
 def _usage(error: click.ClickException, *, as_json: bool) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_code
     command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "opsd"
     text = error.format_message().rstrip(".")
     return _fail(UsageError(text[:1].lower() + text[1:], hint=f"'{command} --help' tells how"), as_json=as_json)

@@ -81,21 +81,21 @@ def reading_options(function: Command) -> Command:
 
 def ask(prompt: str) -> str:
     """Ask for a secret on the terminal."""
-    return _answer(prompt, hide_input=True)
+    return answer(prompt, hide_input=True)
 
 
-def _answer(prompt: str, *, hide_input: bool = False) -> str:
+def answer(prompt: str, *, hide_input: bool = False) -> str:
     """What a person types.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, and the end of input, which click makes one of its own: it is to be recorded as what it was.
     """
     try:
-        answer: str = click.prompt(prompt, hide_input=hide_input, err=True, prompt_suffix=": ")
+        typed: str = click.prompt(prompt, hide_input=hide_input, err=True, prompt_suffix=": ")
     except click.Abort as error:
         came = error.__context__
         raise came if isinstance(came, KeyboardInterrupt) else KeyboardInterrupt from None
-    return answer
+    return typed
 
 
 def asker() -> Callable[[str], str] | None:
@@ -116,8 +116,8 @@ def confirm(opened: Session, show: Callable[[], None], *, unasked: bool) -> None
             "a restore in place must be confirmed, and nobody is here to ask", hint="look at --plan, then give --yes"
         )
     show()
-    answer = _answer(f"To write over this, type the name of this host ({opened.settings.host})")
-    if answer != opened.settings.host:
+    typed = answer(f"To write over this, type the name of this host ({opened.settings.host})")
+    if typed != opened.settings.host:
         raise UsageError("that is another name: nothing was changed", hint="give --yes to go on without being asked")
 
 

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -30,6 +30,8 @@ _COLOUR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
 #: A command within a sentence; no line is broken at the space.
 _QUOTED: Final = re.compile(r"'[^']*'")
 _HARD_SPACE: Final = "\N{NO-BREAK SPACE}"
+#: The daemon names the run of a job of its own here.
+_RUN: Final = "OPSD_RUN_ID"
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _LETTERS: Final = {
     EntryType.FILE: stat.S_IFREG,
@@ -86,7 +88,7 @@ def count(number: int, one: str, many: str = "") -> str:
 
 def line(text: str = "") -> None:
     """A line of the answer; what can't be printed is escaped."""
-    click.echo(printable(text))
+    _answer(printable(text))
 
 
 def lines(text: str, indent: int = 0, first: str = "") -> None:
@@ -99,8 +101,28 @@ def lines(text: str, indent: int = 0, first: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """A line beside the answer, on stderr."""
-    click.echo(plain(text), err=True)
+    """A line beside the answer, on stderr; no work fails because nobody reads it any more, or the disk of a log is full."""
+    try:
+        click.echo(plain(text), err=True)
+    except OSError:
+        _hush(sys.stderr)
+
+
+def _answer(text: str) -> None:
+    """A piece of the answer. Of a job whose daemon is gone nobody hears it, and the job has done its work all the same."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        if _RUN not in os.environ:
+            raise
+        _hush(sys.stdout)
+
+
+def _hush(stream: TextIO) -> None:
+    """Nothing more is said there, also not what the stream still holds at the exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def error(found: OpsdError, of: str = "") -> None:
@@ -158,7 +180,7 @@ def path_text(path: bytes) -> str:
 def emit(value: Any) -> None:
     """The answer as JSON. Lone surrogates, which stand for bytes that are no UTF-8, are escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
-    click.echo(text if text.isascii() else _escaped(text))
+    _answer(text if text.isascii() else _escaped(text))
 
 
 def _escaped(text: str) -> str:

@@ -127,7 +127,7 @@ def _explain(plan: PrunePlan, zone: tzinfo, *, as_json: bool) -> None:
         output.emit({"snapshots": _verdicts(plan, zone), "freed_bytes": freed})
         return
     if not plan.snapshots:
-        output.line("no snapshots yet: 'opsd backup' takes one")
+        output.line("there are no snapshots")
         return
     rows = []
     for each in plan.snapshots:

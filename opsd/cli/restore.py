@@ -27,8 +27,8 @@ _LISTED = 20
     "written, after a safety snapshot. With --database, PostgreSQL databases go back to the server of their source (else to the one of "
     "libpq's environment) and their rows are compared with the snapshot's.",
     """{"snapshot": id, "target", "written": {kind: number}, "adjusted", "unchanged", "skipped", "deleted", "bytes", "seconds",
-    "resumed": bool, "warnings": [{"subject", "problem", "hint"}], "warning_count", "damaged": [{"path", "problem"}], "safety_snapshot":
-    id or null}; with --plan {"snapshot", "target", "created": {kind: number}, "overwritten", "metadata", "unchanged", "bytes",
+    "resumed": bool, "warnings": [{"subject", "problem", "hint"}], "warning_count", "damaged": [{"path", "problem"}],
+    "closed": [{"source", "problem", "hint"}], sources whose key domains no key at hand opens, "safety_snapshot": id or null}; with --plan {"snapshot", "target", "created": {kind: number}, "overwritten", "metadata", "unchanged", "bytes",
     "seconds", "examples": [path], "blocked": [path], "deletions": [path]}; kinds are files, folders, symlinks, fifos, devices,
     hard links, and setuid, which counts again. With --database {"snapshot": id, "databases": [{"source", "database", "target",
     "tables": [name], "bytes", "seconds", "error": {"text", "hint"} or null}], "warnings"}; with --plan without seconds and error""",
@@ -93,7 +93,7 @@ def command(**given: Any) -> int:
             prepared = restores.prepare(opened, options)
             _show_plan(prepared, restores.plan(prepared), as_json=given["as_json"])
             output.warnings(listener.warnings)
-            return 0
+            return 1 if prepared.closed else 0
         prepared, done, code = _restore(opened, options, given)
     output.warnings(listener.warnings)
     if given["as_json"]:
@@ -117,11 +117,12 @@ def _restore(opened: Session, options: RestoreOptions, given: Mapping[str, Any])
         )
         result = done.result
         code = record.ended(
-            result.exit_code,
+            result.exit_code if result.damaged or not prepared.closed else 1,
             files=result.written.get("files", 0),
             bytes=result.size,
             deleted=result.deleted,
             damaged=len(result.damaged),
+            closed_sources=len(prepared.closed),
             safety_snapshot=done.safety,
         )
     return prepared, done, code
@@ -226,6 +227,9 @@ def _as_json(prepared: Prepared, done: Restored) -> dict[str, Any]:
         "warnings": [output.warning_json(warning) for warning in result.warnings],
         "warning_count": result.warning_count,
         "damaged": [{"path": each.path, "problem": each.problem} for each in result.damaged],
+        "closed": [
+            {"source": label, "problem": each.problem, "hint": each.hint} for label, each in prepared.closed.items()
+        ],
         "safety_snapshot": done.safety,
     }
 
@@ -240,6 +244,8 @@ def _print(prepared: Prepared, done: Restored) -> None:
         f"restored snapshot {prepared.snapshot.id[:8]} to {prepared.where}{' (resumed)' if result.resumed else ''}"
     )
     output.line(f"  {_counts(result.written)}: {output.size(result.size)} in {output.duration(result.seconds)}")
+    if prepared.closed:
+        output.line(f"  NOT restored, as no key at hand opens them: {', '.join(prepared.closed)}")
     beside = {
         "unchanged": result.unchanged,
         "only metadata set": result.adjusted,

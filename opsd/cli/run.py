@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from opsd.app.jobs import commands, worst
-from opsd.app.running import WITHIN, tracked
+from opsd.app.running import WITHIN, require_idle, tracked
 from opsd.app.session import Session
 from opsd.backup.copy_state import CopyState
 from opsd.cli import output
@@ -20,7 +20,7 @@ from opsd.monitor.deadlines import JOBS
 @described(
     "run",
     "Do a job of the schedule now, as 'opsd daemon' does when it is due, and count it as done. Jobs are backup, copy (and pulls), prune (the repository, and "
-    "each copy that states a retention), check (what is due of the repository and of each copy), drill, self-check. Exits with the worst of its commands.",
+    "each copy that states a retention), check (what is due of the repository and of each copy), drill, self-check. Exits with the worst of its commands, and with 75 while the job is at work already.",
     """{"job", "commands": [{"command": [text], "exit_code"}], "exit_code"}; of a job that is one command, what that command answers""",
     "opsd run check",
     "opsd run prune --json",
@@ -34,6 +34,7 @@ def command(**given: Any) -> int:
             raise UsageError(
                 f"this host has nothing to {given['job']}", hint="'opsd config show' shows its configuration"
             )
+        require_idle(opened, given["job"])
         if len(chosen) > 1:
             return _several(opened, given["job"], chosen, as_json=given["as_json"])
     return _become(_line(chosen[0], as_json=given["as_json"]))

@@ -95,7 +95,9 @@ def command(**given: Any) -> None:
 
 def _none(given: dict[str, Any]) -> str:
     asked = " and ".join(f"{name} {given[name]}" for name in ("host", "job") if given[name])
-    return f"no snapshot of {asked}" if asked else "no snapshots yet: 'opsd backup' takes one"
+    if asked:
+        return f"no snapshot of {asked}"
+    return "no snapshots yet: " + ("'opsd copy' brings them" if given["copy"] else "'opsd backup' takes one")
 
 
 def _print(found: Sequence[SnapshotSummary], zone: tzinfo) -> None:

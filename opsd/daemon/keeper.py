@@ -18,12 +18,14 @@ from opsd.app.planning import past_of, plan_of
 from opsd.clock import Clock
 from opsd.daemon.schedule import Note, Start, decide, misdated
 from opsd.errors import StorageError
-from opsd.monitor.deadlines import Past, Plan
-from opsd.monitor.state import INTERRUPTED, MISDATED, RUNNING, Run, State
+from opsd.monitor.deadlines import AHEAD, Past, Plan
+from opsd.monitor.health import TOLD_FOR, Pause
+from opsd.monitor.state import INTERRUPTED, MISDATED, RUNNING, Run, State, read_only
 from opsd.settings import Settings
 
 #: Of each job, so many of its newest runs may still be at work.
 _NEWEST: Final = 5
+_ONCE: Final = frozenset({"clock.back", "state.lost"})
 log = structlog.get_logger()
 
 
@@ -46,6 +48,7 @@ class Trouble:
 
     text: str
     hint: str
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,12 @@ class Keeper:
         self.plan = plan_of(settings)
         self.trouble: dict[str, Trouble] = {}
         self._state: State | None = None
-        self._known = Past(runs={}, since=clock_.now())
+        #: It holds also while the state can't be read.
+        self._pause: Pause | None = None
+        #: What is looked at where the state can't be opened.
+        self._read: State | None = None
+        self._configured = clock_.now()
+        self._known = Past(runs={}, since=self._configured, configured=self._configured)
         self._changes = -1
         self._dirty = True
         self._ended: queue.SimpleQueue[Run] = queue.SimpleQueue()
@@ -81,6 +89,7 @@ class Keeper:
         """Go by another configuration."""
         self._settings = settings
         self.plan = plan_of(settings)
+        self._configured = self._clock.now()
         self._dirty = True
 
     def ended(self, run: Run) -> None:
@@ -91,32 +100,34 @@ class Keeper:
         """Tell a trouble, once."""
         if key not in self.trouble:
             log.error(text, hint=hint)
-        self.trouble[key] = Trouble(text=text, hint=hint)
+        self.trouble[key] = Trouble(text=text, hint=hint, since=self._clock.now())
 
     def tick(self, starter: Starter) -> Look | None:
         """Look once, and start what is due; None where there is no state to look at."""
         now = self._clock.now()
+        self._let_pass(now)
         ended = self._just_ended()  # Before the state is read: a job writes its run before it ends.
         try:
             state = self._opened(now)
             changed = self._learn(state, now)
-            paused = pause_of(state, now) is not None
+            self._pause = pause_of(state, now)
         except StorageError as error:
             self.say("state.unwritable", str(error), error.hint or "see its disk")
             self._drop()
-            changed, paused, state = False, False, None
+            changed, state = self._read_only(now), None
         self._remember(state, self._untold(ended))
         if state and not self._in_mind:
             self.trouble.pop("state.unwritable", None)
-        if not paused:
+        if self._pause is None or self._pause.until <= now:
             self._start(starter, state, now)
-        if state is None:
+        looked = state or self._read
+        if looked is None:
             return None
         return Look(
             settings=self._settings,
             plan=self.plan,
             past=self._past(),
-            state=state,
+            state=looked,
             now=now,
             trouble=dict(self.trouble),
             changed=changed,
@@ -126,6 +137,13 @@ class Keeper:
         """Write what is still in mind, and let go of the state."""
         self._remember(self._state, self._untold(self._just_ended()))
         self._drop()
+        self._release()
+
+    def _let_pass(self, now: int) -> None:
+        """What happened once, and goes on no more, is told for a day."""
+        for key in _ONCE & self.trouble.keys():
+            if abs(now - self.trouble[key].since) >= TOLD_FOR:
+                del self.trouble[key]
 
     def _start(self, starter: Starter, state: State | None, now: int) -> None:
         past = self._past()
@@ -157,12 +175,13 @@ class Keeper:
 
     def _learn(self, state: State, now: int) -> bool:
         """Read the past again where it may have changed; whether it did."""
+        self._release()
         changes = state.changes
         running = any(run.outcome == RUNNING for runs in self._known.runs.values() for run in runs[:_NEWEST])
         if not (self._dirty or running or changes != self._changes):
             return False
         self._changes, self._dirty = changes, False
-        self._known = past_of(state)
+        self._known = replace(past_of(state), since=self._since(state, now), configured=self._configured)
         wrong = misdated(self._known, now)
         if wrong:
             self.say(
@@ -172,6 +191,29 @@ class Keeper:
             )
             self._remember(state, [_put_right(run, now) for run in wrong])
         return True
+
+    def _read_only(self, now: int) -> bool:
+        """Go by what the state holds, where nothing is known yet: also a daemon that starts on a full disk has a past."""
+        if self._read is None and (read := read_only(self._settings.state)):
+            self._read = read
+            if not self._known.runs:
+                self._known = replace(past_of(read), configured=self._configured)
+                self._pause = pause_of(read, now)
+            return True
+        return False
+
+    def _release(self) -> None:
+        if self._read:
+            self._read.close()
+        self._read = None
+
+    def _since(self, state: State, now: int) -> int:
+        """When the state was begun; one that a clock far ahead has dated was begun now, or nothing were due until then."""
+        since = state.since
+        if since > now + AHEAD:
+            since = now
+            state.remember("since", now, since)
+        return since
 
     def _past(self) -> Past:
         """What the state knows, and what it has not taken yet."""
@@ -237,4 +279,4 @@ def _joined(past: Past, runs: Iterable[Run]) -> Past:
     for run in runs:
         others = [known for known in joined.get(run.job, []) if known.id != run.id]
         joined[run.job] = sorted([run, *others], key=lambda each: each.started, reverse=True)
-    return Past(runs=joined, since=past.since)
+    return replace(past, runs=joined)

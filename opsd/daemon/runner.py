@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Final, Protocol
 
 import structlog
@@ -22,6 +23,12 @@ from opsd.monitor.ledger import outcome_of
 from opsd.monitor.state import Run
 
 _LETTERS: Final = 500
+#: How a command tells what went wrong, and the next step below (opsd.cli.output).
+_SAID: Final = "opsd: "
+_ADVICE: Final = " " * 6
+_FINE: Final = frozenset({0, 3})
+#: What goes on by itself.
+_WAITS: Final = frozenset({"postponed", "stopped", "interrupted"})
 
 
 def lane(job: str) -> str:
@@ -117,10 +124,11 @@ class Runner:
             ended = Ended(exit_code=error.exit_code, tail=f"opsd: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the scheduler goes on
             ended = Ended(exit_code=1, tail=f"{type(error).__name__}: {error}")
-        log.info("job ended", exit_code=ended.exit_code, seconds=round(ended.seconds, 1))
+        run = told_by(run, ended, self._clock.now())
+        _log_end(log, run, ended)
         with self._lock:
             del self._alive[start.job]
-        self._done(told_by(run, ended, self._clock.now()))
+        self._done(run)
 
     def stop(self, seconds: float) -> bool:
         """Ask all to stop at a safe point, and wait; whether they have."""
@@ -130,15 +138,27 @@ class Runner:
         return not self.jobs
 
 
+def _log_end(log: structlog.stdlib.BoundLogger, run: Run, ended: Ended) -> None:
+    """What failed says why and what to do: the journal is all that some people read."""
+    about = {"exit_code": ended.exit_code, "seconds": round(ended.seconds, 1)}
+    if run.is_good or run.outcome in _WAITS:
+        log.info("job ended", **about)
+    else:
+        log.error("job ended", **about, error=run.error, hint=run.hint or "'opsd status' tells the next step")
+
+
 def told_by(run: Run, ended: Ended, now: int) -> Run:
     """The run as its end tells it, for where the job could tell nothing itself."""
-    lines = [line.strip() for line in ended.tail.splitlines() if line.strip()]
-    said = next((line.removeprefix("opsd: ") for line in reversed(lines) if line.startswith("opsd: ")), "")
+    lines = [line.rstrip() for line in ended.tail.splitlines() if line.strip()]
+    said = max((place for place, line in enumerate(lines) if line.startswith(_SAID)), default=len(lines) - 1)
+    advice = takewhile(lambda line: line.startswith(_ADVICE), lines[said + 1 :])
     code = ended.exit_code
+    is_fine = code in _FINE or not lines
     return replace(
         run,
         ended=now,
         outcome="interrupted" if code < 0 else outcome_of(code),
         exit_code=code,
-        error="" if code in {0, 3} else (said or (lines[-1] if lines else ""))[:_LETTERS],
+        error="" if is_fine else lines[said].strip().removeprefix(_SAID)[:_LETTERS],
+        hint="" if is_fine else " ".join(map(str.strip, advice))[:_LETTERS],
     )

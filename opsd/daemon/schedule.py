@@ -2,7 +2,7 @@
 
 Pure. Promise: each due time is answered exactly once: by a run, by a catching up after the daemon was down, or by a note that it was
 skipped (the one before still ran) or missed (a later one has come since). A failure is tried again at growing pauses, an interruption
-at once, what only a person can mend not at all. Times are ns UTC.
+at once, a mistake in the configuration as soon as another one is taken, damage not at all. Times are ns UTC.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import Final
 
 from opsd.clock import SECOND
 from opsd.monitor.deadlines import AHEAD, Past, Plan
-from opsd.monitor.state import INTERRUPTED, MISSED, NEVER_RAN, RUNNING, SKIPPED, Run
+from opsd.monitor.state import INTERRUPTED, MISDATED, MISSED, NEVER_RAN, RUNNING, SKIPPED, Run
 
 MINUTE: Final = 60 * SECOND
 #: The pauses before a failed run is tried again.
@@ -19,7 +19,8 @@ _FAILED: Final = (15 * MINUTE, 60 * MINUTE, 180 * MINUTE)
 #: A run that was cut off goes on at once; one that always is must not do so all day.
 _INTERRUPTED: Final = (0, 0, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
 _POSTPONED: Final = 10 * MINUTE
-_HOPELESS: Final = frozenset({2, 4})
+_MISCONFIGURED: Final = 2
+_DAMAGED: Final = 4
 SELF_CHECK: Final = "self-check"
 _LOOK: Final = 60 * MINUTE
 _NEWEST: Final = 3
@@ -72,7 +73,7 @@ def decide(plan: Plan, past: Past, busy: Collection[str], now: int) -> Decision:
                 notes.append(Note(job=job, slot=slot, outcome=SKIPPED))
             continue
         attempts = _attempts(runs, slot)
-        due = None if _is_answered(runs, slot) else next_attempt(attempts)
+        due = None if _is_answered(runs, slot) else next_attempt(attempts, past.configured)
         if due is not None and due <= now:
             starts.append(Start(job=job, slot=slot, attempt=len(attempts) + 1))
     return Decision(starts=tuple(starts), notes=tuple(notes))
@@ -86,13 +87,15 @@ def _look_again(past: Past, runs: Sequence[Run], now: int) -> Iterator[Start]:
         yield Start(job=SELF_CHECK, slot=now, attempt=1)
 
 
-def next_attempt(attempts: Sequence[Run]) -> int | None:
-    """When a due time that had these attempts (newest first) is tried again; None: it is settled."""
+def next_attempt(attempts: Sequence[Run], configured: int) -> int | None:
+    """When a due time that had these attempts (newest first) is tried again; None: it is settled. `configured`: as in `Past`."""
     if not attempts:
         return 0
     last = attempts[0]
-    if last.is_good or last.outcome == RUNNING or last.exit_code in _HOPELESS:
+    if last.is_good or last.outcome == RUNNING or last.exit_code == _DAMAGED:
         return None
+    if last.exit_code == _MISCONFIGURED and last.ended < configured:
+        return configured
     if last.outcome == "postponed":
         return last.ended + _POSTPONED
     pauses = _INTERRUPTED if last.outcome in {INTERRUPTED, "stopped"} else _FAILED
@@ -123,11 +126,16 @@ def _runs_for_another(runs: Sequence[Run], slot: int) -> bool:
 
 def _missed(plan: Plan, job: str, runs: Sequence[Run], since: int, slot: int) -> Iterator[Note]:
     """The due times before the newest that nothing answered."""
-    known = max((max(run.slot, 0 if run.slot else run.started) for run in runs if run.slot < slot), default=since)
+    known = max((each for each in map(_looked, runs) if each < slot), default=since)
     before = [each for each in plan.between(job, max(known, since), slot) if each < slot]
     for each in before[-MOST_MISSED:]:
         if not _noted(runs, each):
             yield Note(job=job, slot=each, outcome=MISSED)
+
+
+def _looked(run: Run) -> int:
+    """Up to when a run shows that its job was cared for: also one that the clock, set back since, has dated right."""
+    return run.details.get("dated", 0) if run.outcome == MISDATED else run.slot or run.started
 
 
 def _after(plan: Plan, past: Past, job: str, now: int) -> int:
@@ -139,7 +147,7 @@ def _after(plan: Plan, past: Past, job: str, now: int) -> int:
             continue
         if run.is_good or run.details.get("snapshot"):
             return run.ended
-        if run.slot and before != "backup" and next_attempt(_attempts(runs, run.slot)) is None:
+        if run.slot and before != "backup" and next_attempt(_attempts(runs, run.slot), past.configured) is None:
             return run.ended  # It was given up: what follows must not wait for ever.
     return 0
 

@@ -5,17 +5,19 @@ key. Two never work on one state folder.
 """
 
 import fcntl
+import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import structlog
+from apscheduler.job import Job as ScheduledJob
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from opsd.clock import Clock
@@ -29,8 +31,8 @@ from opsd.storage.durable import private_file, private_folder
 
 #: How often it looks, in seconds.
 _TICK: Final = 10
-#: Without a wake for this long the scheduler is not alive, and the watchdog hears nothing.
-_DEAD: Final = 6 * _TICK
+#: Without a wake for this long the scheduler is not alive, or waits for a time of a clock that was set back; the watchdog waits twice as long.
+_LATE: Final = 3 * _TICK
 #: How long jobs have to reach a safe point when the daemon stops.
 _STOP_SECONDS: Final = 80.0
 
@@ -78,9 +80,9 @@ def only_one(folder: Path) -> Iterator[None]:
                 f"another opsd daemon (process {file.read().strip() or 'unknown'}) works on {folder}",
                 hint="stop that one, or give this one a state: of its own",
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with suppress(OSError):  # The disk may be full, and whoever comes second is sent away all the same.
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield
 
 
@@ -114,15 +116,18 @@ class Service:
             self._catch_signals()
             for listener in self._listeners:
                 listener.start(self._settings)
+            logging.getLogger("apscheduler").setLevel(
+                logging.ERROR
+            )  # That a wake came on top of another tells nobody anything.
             scheduler = BackgroundScheduler(timezone="UTC")
-            scheduler.add_job(
+            waker = scheduler.add_job(
                 self._wake.set, "interval", seconds=_TICK, coalesce=True, misfire_grace_time=None, max_instances=1
             )
             scheduler.start()
             log.info("daemon started", jobs=", ".join(self._keeper.plan.jobs))
             notify("READY=1")
             try:
-                self._loop()
+                self._loop(waker)
             finally:
                 scheduler.shutdown(wait=False)
                 self._end()
@@ -148,10 +153,12 @@ class Service:
         on(signal.SIGINT, self._stopping)
         on(signal.SIGHUP, self._reloading)
 
-    def _loop(self) -> None:
+    def _loop(self, waker: ScheduledJob) -> None:
         self._wake.set()
         while not self._stopping.is_set():
-            woken = self._wake.wait(_DEAD)
+            woken = self._wake.wait(_LATE)
+            if not woken:
+                waker.reschedule("interval", seconds=_TICK)
             self._wake.clear()
             if self._stopping.is_set():
                 return

@@ -27,6 +27,7 @@ _SERVING: Final = {"owner": Serving(send_seconds=600.0)}
 #: The unit sets the limits; its TimeoutStopSec= is longer than the grace time.
 _LIMITS: Final = Limits(nice=None, io_priority=None, memory=None, grace=90.0)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LARGEST: Final = 2**63 - 1
 #: Done, and done with warnings.
 _FINE: Final = frozenset({0, 3})
 #: What the daemon tells a run about itself, as opsd.monitor.state reads it.
@@ -165,7 +166,8 @@ def about_of(request: Line) -> dict[str, str]:
         value: Any = request.get(key)
         if value is None:
             continue
-        if not _NAME.fullmatch(str(value)) or (key != "run" and not isinstance(value, int)):
+        is_fine = isinstance(value, str) if key == "run" else type(value) is int and value <= _LARGEST
+        if not is_fine or not _NAME.fullmatch(str(value)):
             raise OpsdError(f"{key}: {value!r} has another form")
         about[variable] = str(value)
     return about

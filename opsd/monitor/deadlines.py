@@ -59,10 +59,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """What is known of the past: runs by job, newest first; `since`: when that knowledge begins."""
+    """What is known of the past: runs by job, newest first; `since`: when that knowledge begins; `configured`: when the configuration was taken."""
 
     runs: Mapping[str, Sequence[Run]]
     since: int
+    configured: int = 0
 
     def of(self, job: str, now: int) -> list[Run]:
         """A job's runs that no wrong clock has dated, newest first."""

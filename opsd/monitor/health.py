@@ -23,8 +23,8 @@ KIT_TRIED_WITHIN: Final = 365 * DAY
 DRILLED_WITHIN: Final = 8 * DAY
 #: Within this time everything is read again, and a night may be missed.
 READ_WITHIN: Final = 31 * DAY
-#: So long it is told that the state was made anew.
-REBUILT_SHOWN: Final = DAY
+#: So long it is told what happened once: the state was made anew, the clock went back.
+TOLD_FOR: Final = DAY
 #: A disk with less is full for all that matters.
 LEAST_FREE: Final = 256 * 1024 * 1024
 #: What a copy of a host that plans none may lag behind.
@@ -159,6 +159,9 @@ def _covering(found: _Finding, instead: Mapping[str, str]) -> _Finding:
 
 def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
     runs = past.of(job, now)
+    if job == _SELF_CHECK:  # What a person looked at shows no daemon at work, and owes none.
+        looks = [run for run in runs if run.cause == "daemon"]
+        past = replace(past, runs={**past.runs, job: looks})
     until = deadline(plan, past, job, now)
     running = next((run for run in runs if run.outcome == RUNNING), None)
     # After a sleep or a restart it looks at once: only where it does not is the daemon out of work.
@@ -171,7 +174,7 @@ def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
         attempt=next((run for run in runs if run.outcome not in _NOTHING_TRIED and not run.part), None),
         success=past.good(job, now),
         running=running,
-        is_overdue=now > until and (job != _SELF_CHECK or bool(runs)) and not is_looking,
+        is_overdue=now > until and (job != _SELF_CHECK or bool(past.runs[job])) and not is_looking,
     )
 
 
@@ -183,9 +186,17 @@ def _of_site(past: Past, now: int, besides: Besides) -> Iterator[_Finding]:
             "the clock was set back, or was wrong before: runs are dated in the future, and no deadline can be believed"
         )
         yield _critical("clock.back", title, "timedatectl", now)
-    if besides.rebuilt > now - REBUILT_SHOWN:
+    elif put_right := [run for runs in past.runs.values() for run in runs if _is_put_right(run, now)]:
+        title = f"the clock went back: {_count(len(put_right), 'run')} were dated in the future, and snapshots are too"
+        yield _critical("clock.back", title, "timedatectl; this is told for a day", put_right[0].started)
+    if besides.rebuilt > now - TOLD_FOR:
         title = "the state was not there, or damaged: it was made from the ledger and the repository"
-        yield _warning("state.rebuilt", title, "opsd self-check", besides.rebuilt)
+        yield _warning("state.rebuilt", title, "see the disk that it is on; this is told for a day", besides.rebuilt)
+
+
+def _is_put_right(run: Run, now: int) -> bool:
+    """Whether the daemon found lately that a wrong clock had dated it."""
+    return run.outcome == MISDATED and abs(now - run.started) < TOLD_FOR
 
 
 def _of_jobs(jobs: tuple[JobHealth, ...], zone: tzinfo) -> Iterator[_Finding]:
@@ -322,7 +333,8 @@ def _of_room(case: _Case, subject: str, place: PlaceSeen) -> Iterator[_Finding]:
     added = sum(each.added_bytes for each in case.observed.sources.values()) if place.snapshots > 1 else 0
     if place.free is not None and place.free < max(2 * added, LEAST_FREE):
         tell = _critical if place.free < added else _warning
-        yield tell(key, f"the disk of {subject.replace('.', ' ')} is almost full", "opsd prune", case.now)
+        copy = "" if subject == "repository" else f" --copy {subject.partition('.')[2]}"
+        yield tell(key, f"the disk of {subject.replace('.', ' ')} is almost full", f"opsd prune{copy}", case.now)
 
 
 def _of_reading(case: _Case, subject: str, place: PlaceSeen) -> Iterator[_Finding]:
@@ -349,7 +361,7 @@ def _of_drills(case: _Case) -> Iterator[_Finding]:
         yield _critical("drill.red", title, "opsd drill show latest", drill.time, is_doubt=True)
     elif drill.verdict == "failed":
         yield _warning("drill.undone", "the last drill could not be carried out", "opsd drill show latest", drill.time)
-    elif slow := _slow(case.observed):
+    elif slow := drill.missed_targets:
         yield _warning("drill.slow", f"the last drill missed a target: {slow}", "opsd drill show latest", drill.time)
     elif drill.verdict == "deviating":
         title = "the last drill could not ask everything"
@@ -359,19 +371,6 @@ def _of_drills(case: _Case) -> Iterator[_Finding]:
     if made and max(made, case.observed.kit_used) < case.now - KIT_TRIED_WITHIN:
         title = "nobody tried the recovery kit for a year"
         yield _warning("kit.unused", title, "opsd drill --kit", max(made, case.observed.kit_used) + KIT_TRIED_WITHIN)
-
-
-def _slow(observed: Observed) -> str:
-    """Which targets the last drill missed, in words; empty where none."""
-    drill = observed.drill
-    measured = (
-        ("recovery time", drill.recovery_time, drill.recovery_time_target),
-        ("recovery point", drill.recovery_point, drill.recovery_point_target),
-    )
-    missed = [
-        f"{what} {took / 3600:.1f} h of {most / 3600:.1f} h" for what, took, most in measured if most and took > most
-    ]
-    return ", ".join(missed)
 
 
 def _time(moment: int, zone: tzinfo) -> str:

@@ -75,13 +75,13 @@ class LedgerFile:
         """The last entry that was written, as the file beside remembers it; it may lag behind after a power cut."""
         return self._recalled()[0]
 
-    def _recalled(self) -> tuple[Head, int]:
-        """The same, and how many bytes the file had then; 0 where that is not known."""
+    def _recalled(self) -> tuple[Head, tuple[int, ...]]:
+        """The same, and the file's bytes and change time (ns) then, as far as they are known."""
         with suppress(OSError, ValueError):
             number, digest, *rest = self._memory.read_text(encoding="ascii").split()
             if len(bytes.fromhex(digest)) == 32:
-                return Head(number=int(number), hash=digest), int(rest[0]) if rest else 0
-        return Head(), 0
+                return Head(number=int(number), hash=digest), tuple(map(int, rest))
+        return Head(), ()
 
     def head(self) -> Head:
         """The newest entry that this host knows of."""
@@ -160,9 +160,12 @@ class LedgerFile:
         return not tail.sound or head.number < memory.number or (head.number == memory.number and head != memory)
 
     def _altered(self, tail: _Tail) -> str:
-        """What is wrong within the file, where its length alone tells that it is not what was written; the rest is for a verification."""
-        head, size = self._recalled()
-        if not size or tail.entry is None or tail.entry.head != head or self.path.stat().st_size - tail.torn == size:
+        """What is wrong within the file, which is read whole where its length or change time is not that of the last entry."""
+        head, known = self._recalled()
+        if not known or tail.entry is None or tail.entry.head != head:
+            return ""
+        state = self.path.stat()
+        if known == (state.st_size - tail.torn, state.st_ctime_ns)[: len(known)]:
             return ""
         found = review(self.lines())
         unexplained = (f"{gap} missing" for gap in found.gaps if not gap.accepted and not gap.rebuilt)
@@ -218,8 +221,9 @@ class LedgerFile:
         """Not synced: it may lag behind the file, never lead it; always as long, so that it is written at one go."""
         descriptor = private_file(self._memory, os.O_WRONLY)
         try:
-            size = self.path.stat().st_size
-            os.pwrite(descriptor, f"{head.number:020} {head.hash} {size:020}\n".encode(), 0)
+            state = self.path.stat()
+            told = f"{head.number:020} {head.hash} {state.st_size:020} {state.st_ctime_ns:020}\n"
+            os.pwrite(descriptor, told.encode(), 0)
         finally:
             os.close(descriptor)
 

@@ -81,6 +81,20 @@ class DrillSeen:
     recovery_time_target: float | None = None
     recovery_point_target: float | None = None
 
+    @property
+    def missed_targets(self) -> str:
+        """Which targets it missed, in words; empty where none."""
+        measured = (
+            ("recovery time", self.recovery_time, self.recovery_time_target),
+            ("recovery point", self.recovery_point, self.recovery_point_target),
+        )
+        missed = [
+            f"{what} {took / 3600:.1f} h of {most / 3600:.1f} h"
+            for what, took, most in measured
+            if most and took > most
+        ]
+        return ", ".join(missed)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:

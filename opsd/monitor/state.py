@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -231,6 +231,22 @@ class State:
             raise StorageError(
                 f"the state {self.path} can't be read: {error}", hint="see its disk and owner"
             ) from error
+
+
+def read_only(folder: Path) -> State | None:
+    """What the state of a folder holds, where its disk takes nothing more; nothing can be put. None where it can't be read.
+
+    What only its journal holds is not seen: to read that needs room beside it (sqlite.org/wal.html, section 5).
+    """
+    path = folder / "state.sqlite"
+    with suppress(OSError, sqlite3.Error), ExitStack() as stack:
+        connection = sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True, check_same_thread=False)
+        stack.callback(connection.close)
+        connection.execute("SELECT count(*) FROM runs, facts").fetchone()
+        state = State(connection, path, is_new=False)
+        stack.pop_all()
+        return state
+    return None
 
 
 def begun(job: str, now: int, environment: Mapping[str, str], *, part: bool = False) -> Run:

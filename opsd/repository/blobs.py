@@ -108,6 +108,8 @@ class PackReader:
                 self._opened[session.sealed] = self._open(pack, session)
             key = self._opened[session.sealed]
         if key is None:
+            if row.domain in self._place.closed:
+                raise self._place.closed[row.domain].error("what is stored")
             raise KeyMissing(
                 "what is stored can't be read with the keys on this machine",
                 hint="give the passphrase (passphrase: in the configuration, OPSD_PASSPHRASE_FILE) or the recovery kit (--kit)",

@@ -4,12 +4,13 @@ Promise: marks are listed before packs, packs before the index is read; an entry
 marked; a pack that no index names is read by its footer. docs/format.md, Index; design of runs, step 2.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from opsd.errors import ObjectDamaged, ObjectNotFound, StorageError
 from opsd.events import Reporter, Warning
+from opsd.repository.domains import Closed
 from opsd.repository.format import Kind, digest_of, name_for
 from opsd.repository.frames import FrameRow
 from opsd.repository.index import (
@@ -36,13 +37,17 @@ _LISTINGS: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A repository at a store, with the keys at hand and a folder for what is disposable."""
+    """A repository at a store, with the keys at hand and a folder for what is disposable.
+
+    `closed`: by number, the key domains that a reader's keys at hand do not open.
+    """
 
     store: Store
     ring: Keyring
     settings: RepositorySettings
     index_cache: IndexCache
     reporter: Reporter
+    closed: Mapping[int, Closed] = field(default_factory=dict)
 
     @property
     def signed(self) -> Signed:

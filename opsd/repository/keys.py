@@ -190,10 +190,11 @@ def session_info(repository: bytes, domain: int) -> bytes:
 
 
 def encode_secrets(ring: Keyring, roles: tuple[str, ...]) -> bytes:
-    """The `secrets` map for those roles of a ring."""
+    """The `secrets` map for those roles of a ring, without what the ring lacks."""
     value: Map = {"repository": ring.repository, "owner_public": ring.owner_public.as_map(), "roles": list(roles)}
-    value["index_key"] = ring.index_key
-    if {"writer", "reader"} & set(roles):
+    if ring.index_key:
+        value["index_key"] = ring.index_key
+    if ring.id_key and {"writer", "reader"} & set(roles):
         value["id_key"] = ring.id_key
     if "owner" in roles and ring.owner:
         value["owner"] = ring.owner.as_map()
@@ -245,6 +246,12 @@ class Slot:
     def kind(self) -> str:
         """passphrase, kit or recipient."""
         return str(self.clear.get("kind"))
+
+    @property
+    def domain(self) -> int:
+        """The number of the key domain whose keys alone it holds; 0 where it is a slot that opens the repository."""
+        value = self.clear.get("domain", 0)
+        return value if isinstance(value, int) else 0
 
     def open(self, key: bytes) -> Keyring | None:
         """The keys inside, if that is its key."""

@@ -5,12 +5,14 @@ that owner's settings count.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from opsd.clock import Clock
 from opsd.errors import IntegrityError, KeyMissing, KeyRefused, NewerFormat, NotARepository, ObjectDamaged
 from opsd.events import Reporter, Warning
+from opsd.repository.domains import SlotFolders, encode_domain_slot, write_slot
 from opsd.repository.format import Kind, check_name, name_for, unpack_map
 from opsd.repository.keys import (
     ARGON2,
@@ -44,11 +46,15 @@ _ALL_ROLES = ("owner", "reader")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unlock:
-    """How a person or a machine proves to be a reader. Callables are asked only when needed; each may be None."""
+    """How a person or a machine proves to be a reader. Callables are asked only when needed; each may be None.
+
+    `slots`: where the slots of further key domains stand, outside of the repository.
+    """
 
     passphrase: Callable[[], bytes] | None = None
     kit: Kit | None = None
     recipient: OpeningKey | None = None
+    slots: SlotFolders = field(default_factory=SlotFolders)
 
     def __bool__(self) -> bool:
         return bool(self.passphrase or self.kit or self.recipient)
@@ -65,12 +71,16 @@ class Created:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRepository:
-    """What a new repository begins with: the host's label, a passphrase if there is one, more key domains, its parameters."""
+    """What a new repository begins with: the host's label, a passphrase if there is one, more key domains, its parameters.
+
+    `outside`: of which domains the keys stand in a folder outside of the repository only, by label.
+    """
 
     host: str
     passphrase: bytes | None = None
     domains: tuple[str, ...] = ()
     parameters: Parameters = field(default_factory=Parameters)
+    outside: Mapping[str, Path] = field(default_factory=dict)
 
 
 def create(store: Store, new: NewRepository, state: HostState, clock: Clock) -> Created:
@@ -86,9 +96,14 @@ def create(store: Store, new: NewRepository, state: HostState, clock: Clock) -> 
     settings = _first_settings(ring, new, clock)
     kit = Kit.generate(ring.repository, ring.owner_public)
     state.write_keys(ring)
-    add_kit(store, ring, kit, clock)
+    apart = [domain for domain in settings.domains if domain.label in new.outside]
+    for domain in apart:
+        write_slot(new.outside[domain.label], encode_domain_slot(ring, domain, clock))
+    numbers = {domain.number for domain in apart}
+    inside = replace(ring, domains={number: keys for number, keys in ring.domains.items() if number not in numbers})
+    add_kit(store, inside, kit, clock)
     if new.passphrase is not None:
-        add_passphrase(store, ring, new.passphrase, clock)
+        add_passphrase(store, inside, new.passphrase, clock)
     put_settings(store, settings, ring.owner)
     return Created(ring=ring, settings=settings, kit=kit)
 
@@ -229,7 +244,7 @@ def _damaged_slots(store: Store) -> Iterator[str]:
 
 def _unlock(store: Store, identity: bytes, how: Unlock, reporter: Reporter) -> Keyring:
     # An 'init' that was cut off and done again leaves slots of a repository that never was.
-    found = [slot for slot in slots(store, reporter) if slot.clear.get("repository") == identity]
+    found = [slot for slot in slots(store, reporter) if slot.clear.get("repository") == identity and not slot.domain]
     if not found:
         raise IntegrityError(
             "the repository has no key slot that can be read",
@@ -292,7 +307,7 @@ def repository_id(store: Store) -> bytes:
     if any(True for _ in store.list("snapshots/")):
         raise IntegrityError(
             "the folder settings/ is empty, and there are snapshots",
-            hint="'opsd check --repair' takes the settings from a copy; do not run 'opsd init'",
+            hint="'opsd check --repair' ('--copy NAME' for a copy) takes the settings from elsewhere; do not run 'opsd init'",
         )
     raise NotARepository("there is no repository at this place", hint="check the path, or create one with 'opsd init'")
 

@@ -14,6 +14,7 @@ from opsd.model import Content, Entry, Folder, SnapshotSummary, SourceTree
 from opsd.repository.allocation import keep_freed_memory, share_one_heap
 from opsd.repository.blobs import BlobReader, Frame
 from opsd.repository.catalog import Catalog, Place
+from opsd.repository.domains import Closed
 from opsd.repository.keys import DEFAULT_DOMAIN
 from opsd.repository.listing import decode_hunk, decode_root, hunks_for
 from opsd.repository.manifest import Manifest, ReaderPart, open_section
@@ -61,6 +62,7 @@ class SnapshotReader:
         self.blobs = BlobReader(place, catalog)
         self.manifest = manifest
         self._part: ReaderPart | None = None
+        self._unopened: frozenset[int] = frozenset()
 
     @property
     def summary(self) -> SnapshotSummary:
@@ -74,9 +76,11 @@ class SnapshotReader:
             KeyMissing: it can open none.
         """
         if self._part is None:
-            name = self.summary.name
-            parts = [open_section(self._place.ring, name, section) for section in self.manifest.sections]
+            name, sections = self.summary.name, self.manifest.sections
+            parts = [open_section(self._place.ring, name, section) for section in sections]
             opened = [part for part in parts if part is not None]
+            pairs = zip(sections, parts, strict=True)
+            self._unopened = frozenset(section.session.domain for section, part in pairs if part is None)
             if not opened and parts:
                 raise KeyMissing(
                     f"the content of snapshot {self.summary.id[:8]} can't be read with the keys on this machine",
@@ -90,19 +94,35 @@ class SnapshotReader:
         """The sources in it, in the order of the configuration."""
         return self.part().trees
 
+    def closed(self) -> dict[str, Closed]:
+        """The sources in it, by label, whose key domains the keys at hand do not open; `trees` lacks them."""
+        self.part()
+        domains = self._place.closed.keys() & self._unopened
+        return {each.label: self._place.closed[each.domain] for each in self.summary.sources if each.domain in domains}
+
     def tree(self, label: str) -> SourceTree:
         """One source.
 
         Raises:
-            SnapshotUnknown: it is not in this snapshot.
+            SnapshotUnknown: it is not in this snapshot. KeyMissing: its key domain is closed.
         """
         for tree in self.trees():
             if tree.label == label:
                 return tree
+        if closed := self.closed().get(label):
+            raise closed.error(f"source {label}")
         raise SnapshotUnknown(
             f"snapshot {self.summary.id[:8]} has no source {label}",
             hint="it has " + (", ".join(tree.label for tree in self.trees()) or "none"),
         )
+
+    def _domain(self, label: str) -> int:
+        return next((each.domain for each in self.summary.sources if each.label == label), DEFAULT_DOMAIN)
+
+    def domain(self, label: str) -> str:
+        """The label of a source's key domain."""
+        number = self._domain(label)
+        return next(each.label for each in self._place.settings.domains if each.number == number)
 
     def folders(self, tree: SourceTree, under: bytes = b"/") -> Iterator[Folder]:
         """The folders of a source in order of their paths' parts; with `under`, those on the way to it, it, and those below.
@@ -114,8 +134,7 @@ class SnapshotReader:
             yield from decode_hunk(self.blobs.whole(hunk.content))
 
     def _blob_key(self, tree: SourceTree) -> bytes:
-        domains = {source.label: source.domain for source in self.summary.sources}
-        return self._place.ring.blob_key(domains.get(tree.label, DEFAULT_DOMAIN))
+        return self._place.ring.blob_key(self._domain(tree.label))
 
     def _zero_pages_match(self, entry: Entry, descriptor: int) -> bool:
         offset = 0

@@ -12,6 +12,7 @@ from opsd.errors import IntegrityError, ObjectDamaged, ObjectNotFound, SnapshotU
 from opsd.events import Reporter, Warning
 from opsd.model import SnapshotSummary
 from opsd.repository.catalog import Catalog, Place, load_catalog, marked_snapshots
+from opsd.repository.domains import with_domains
 from opsd.repository.format import digest_of, time_of
 from opsd.repository.index import IndexCache
 from opsd.repository.keys import Keyring
@@ -66,7 +67,8 @@ class Repository:
         if enrols:
             ring = ring if ring.owner else ring.joined(unlock(store, identity, how, around.reporter))
             ring, settings = enrol(store, ring, settings, around.host, around.state)
-        repository = cls(cls._place(store, ring, settings, around), around)
+        ring, closed = with_domains(store, ring, settings, how.slots)
+        repository = cls(replace(cls._place(store, ring, settings, around), closed=closed), around)
         repository.enrolled = enrols
         return repository
 
@@ -273,6 +275,11 @@ class Repository:
             )
 
     def remember(self, sequence: int, head: str) -> None:
-        """Keep what this host has put last."""
+        """Keep what this host has put last. Where its disk is full that is told: what was put stands, whatever is noted of it."""
         memory = Memory(settings=self.place.settings.number, sequence=sequence, head=head)
-        self.around.state.remember(self.place.ring.repository, memory)
+        try:
+            self.around.state.remember(self.place.ring.repository, memory)
+        except OSError as error:
+            state = self.around.state.folder
+            problem = f"what was put last can't be noted: {(error.strerror or str(error)).lower()}"
+            self.place.reporter.warn(Warning(subject=str(state), problem=problem, hint="make room there"))

@@ -54,7 +54,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """A key domain: who can read. The last key is the current one."""
+    """A key domain: who can read. The last key is the current one; one without keys was destroyed."""
 
     number: int
     label: str
@@ -80,8 +80,8 @@ class RepositorySettings:
     requires: tuple[str, ...] = ()
 
     def domain(self, label: str) -> Domain | None:
-        """The key domain of that label."""
-        return next((domain for domain in self.domains if domain.label == label), None)
+        """The key domain of that label; the newest, where earlier ones were destroyed."""
+        return next((domain for domain in reversed(self.domains) if domain.label == label), None)
 
     def signer(self, identity: bytes) -> PublicKey | None:
         """The key of a writer or maintainer."""
@@ -92,6 +92,11 @@ class RepositorySettings:
         return replace(
             self, number=self.number + 1, writers=(*self.writers, writer), maintainers=(*self.maintainers, maintainer)
         )
+
+    def with_domain(self, domain: Domain) -> "RepositorySettings":
+        """The next settings, with this domain as the newest, or in the place of the one with its number."""
+        domains = {each.number: each for each in (*self.domains, domain)}
+        return replace(self, number=self.number + 1, domains=tuple(domains.values()))
 
     def as_map(self) -> Map:
         """As it stands in the object."""

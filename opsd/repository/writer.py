@@ -127,6 +127,8 @@ class BlobWriter:
         ring = self._place.ring
         domains = {INDEX_DOMAIN: DomainWriter(FrameKeys.of(ring, INDEX_DOMAIN, ring.index()), None, None)}
         for domain in self._place.settings.domains:
+            if not domain.keys:
+                continue  # It was destroyed: nothing is stored in it any more.
             secret = os.urandom(32)
             key = domain.keys[-1]
             session = SealedSession(

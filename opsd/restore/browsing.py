@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from opsd.errors import SnapshotUnknown, UsageError
+from opsd.events import Reporter
 from opsd.model import Entry, EntryType, Folder, SourceTree
 from opsd.repository.pagemap import HUNK_PAGES, decode_page_hunk
 from opsd.repository.reader import SnapshotReader
@@ -69,9 +70,29 @@ def chosen_trees(reader: SnapshotReader, sources: Collection[str]) -> tuple[Sour
     """The sources of those labels, in the given order; all if none is named.
 
     Raises:
-        SnapshotUnknown: one is not in this snapshot.
+        SnapshotUnknown: one is not in this snapshot. KeyMissing: the key domain of one is closed.
     """
     return tuple(reader.tree(label) for label in sources) if sources else reader.trees()
+
+
+def left_out(reader: SnapshotReader, sources: Collection[str], reporter: Reporter) -> tuple[str, ...]:
+    """Of the sources of those labels (all if none is named) those whose key domains are closed; each is told as a warning."""
+    found = {label: each for label, each in reader.closed().items() if not sources or label in sources}
+    for label, closed in found.items():
+        reporter.warn(closed.warning(f"source {label}"))
+    return tuple(found)
+
+
+def unknown(reader: SnapshotReader, what: str, hint: str) -> SnapshotUnknown:
+    """That a snapshot has no such thing, as far as that can be told where a key domain is closed."""
+    text = f"snapshot {reader.summary.id[:8]} has no {what}"
+    closed = reader.closed()
+    if not closed:
+        return SnapshotUnknown(text, hint=hint)
+    label, first = next(iter(closed.items()))
+    return SnapshotUnknown(
+        f"{text} in what can be read; source {label} can't be looked into: {first.problem}", hint=first.hint
+    )
 
 
 def items_of(tree: SourceTree, folder: Folder) -> Iterator[Item]:
@@ -135,10 +156,7 @@ def locate(reader: SnapshotReader, path: bytes, sources: Collection[str] = ()) -
         looked = ((tree, look_up(reader, tree, path)) for tree in trees)
         found = [(tree, item) for tree, item in looked if item is not None]
     if not found:
-        raise SnapshotUnknown(
-            f"snapshot {reader.summary.id[:8]} has no {shown(path)}",
-            hint="'opsd find NAME' and 'opsd ls' tell what it has",
-        )
+        raise unknown(reader, shown(path), "'opsd find NAME' and 'opsd ls' tell what it has")
     if len(found) > 1:
         labels = ", ".join(tree.label for tree, _ in found)
         raise UsageError(f"several sources have {shown(path)}: {labels}", hint="choose one with --source")

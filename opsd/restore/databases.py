@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from opsd.clock import Clock, stamp
-from opsd.errors import ProgramFailed, RestoreError
+from opsd.errors import ProgramFailed, ProgramMissing, RestoreError
 from opsd.events import Reporter, Warning
 from opsd.restore.comparison import compare
 from opsd.restore.dump_contents import Choice, Name, choose, parse_path, relations
@@ -22,7 +22,7 @@ from opsd.sources.postgresql.databases import database_exists
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem, literal, quoted
 from opsd.sources.postgresql.tables import Table
-from opsd.sources.postgresql.tools import Tools
+from opsd.sources.postgresql.tools import Tools, reads_since
 
 #: The first minor release of each major version whose pg_restore no longer runs what a hostile dump holds (CVE-2026-116314).
 SOUND = {14: 25, 15: 20, 16: 16, 17: 12, 18: 7}
@@ -51,7 +51,7 @@ class DatabaseRestorer:
         self._server = server
         self._reporter = reporter
         self._clock = clock
-        self._known: Tools | None = None
+        self._known: dict[int, Tools] = {}
 
     def database(self, request: DatabaseRestore, contents: Mapping[str, Content]) -> None:
         """Restore a whole database; `contents` has its streams by path.
@@ -64,7 +64,7 @@ class DatabaseRestorer:
             if exists and not request.in_place:
                 hint = "choose another name with --as, or replace it with --in-place"
                 raise RestoreError(f"database {request.target} exists already", hint=hint)
-            program = self._program()
+            program = self._program(request, contents)
             if exists:
                 self._replace(request, contents, program)
             else:
@@ -80,7 +80,7 @@ class DatabaseRestorer:
             RestoreError: one is not there, the target has something of a name that is needed, or its rows are not the snapshot's.
         """
         with _as_restore_error(request.target):
-            program = self._program()
+            program = self._program(request, contents)
             streams = {path: _content(contents, path) for path in request.facts["streams"]}
             dumps = {path: program.items(content) for path, content in streams.items()}
             choice = choose(dumps, [_table_name(relations(dumps), table) for table in tables])
@@ -88,6 +88,8 @@ class DatabaseRestorer:
             with self._room(request, choice) as filled:
                 for path, items in choice.rows.items():
                     if items:
+                        if not program.is_atomic:
+                            filled.append(path)  # What comes before an error stays.
                         program.fill_some(request.target, streams[path], items, ownership)
                         filled.append(path)
             for path, items in choice.rest.items():
@@ -110,11 +112,19 @@ class DatabaseRestorer:
         own = self._server.maintenance_database
         return self._server.to(maintenance_database="template1") if target == own else self._server
 
-    def _program(self) -> PgRestore:
-        if self._known is None:
-            self._known = self._server.tools()
-            self._warn_of_holes(self._known)
-        return PgRestore(server=self._server, tools=self._known, reporter=self._reporter)
+    def _program(self, request: DatabaseRestore, contents: Mapping[str, Content]) -> PgRestore:
+        """What reads this database's dumps, which one pg_dump made, and fits the server."""
+        dump = next(iter(_content(contents, request.facts["streams"][0])()), b"")
+        since = reads_since(dump)
+        if since not in self._known:
+            try:
+                self._known[since] = self._server.tools(dump=since)
+            except ServerProblem as problem:
+                raise ProgramMissing(
+                    f"database {request.target} can't be restored: {problem}", hint=problem.hint
+                ) from problem
+            self._warn_of_holes(self._known[since])
+        return PgRestore(server=self._server, tools=self._known[since], reporter=self._reporter)
 
     def _warn_of_holes(self, tools: Tools) -> None:
         major, minor = tools.version

@@ -24,24 +24,37 @@ _IGNORED: Final = re.compile(r"errors ignored on restore: (\d+)")
 _MESSAGE: Final = re.compile(r"^pg_restore: (?:error|warning): ", re.MULTILINE)
 #: The server's own word for an error may be of any language.
 _REFUSED: Final = re.compile(r"could not execute query: [^:\n]+: +(.*?)\n.*?Command was: (.*)", re.DOTALL)
+#: What a pg_restore of 17 or newer says first, and an older server does not know; without harm.
+_UNKNOWN: Final = frozenset({"SET transaction_timeout = 0;"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgRestore:
-    """The program that fits a server."""
+    """The program that fits a server.
+
+    One that is newer than the server goes on after an error, since the server may not know a setting that it begins with; any other error
+    is found in what it said.
+    """
 
     server: Server
     tools: Tools
     reporter: Reporter
 
+    @property
+    def is_atomic(self) -> bool:
+        """Whether an error ends it at once and undoes what was to be in one transaction."""
+        return not self.tools.newer
+
     def fill(self, database: str, content: Content, ownership: Sequence[str]) -> None:
-        """Restore all of a dump; raises ProgramFailed at the first error."""
-        command = [*self.tools.command("pg_restore"), "--exit-on-error", *ownership, *self._address(database)]
+        """Restore all of a dump; raises ProgramFailed at an error."""
+        strictly = ["--exit-on-error"] if self.is_atomic else []
+        command = [*self.tools.command("pg_restore"), *strictly, *ownership, *self._address(database)]
         self._run(command, self._counted(content()))
 
     def fill_some(self, database: str, content: Content, items: Sequence[Item], ownership: Sequence[str]) -> None:
-        """Restore these entries, or none of them: raises ProgramFailed at the first error."""
-        command = [*self._some(items), "--single-transaction", *ownership, *self._address(database)]
+        """Restore these entries, or none of them, if this is atomic; raises ProgramFailed at an error."""
+        at_once = ["--single-transaction"] if self.is_atomic else []
+        command = [*self._some(items), *at_once, *ownership, *self._address(database)]
         self._run(command, self._counted(content()), _NEEDS)
 
     def try_some(
@@ -61,8 +74,9 @@ class PgRestore:
 
     def _run(self, command: Sequence[str], pieces: Iterable[bytes | memoryview], hint: str | None = None) -> bytes:
         done = feed(command, pieces, environment=self.server.environment())
-        if done.status:
-            raise _failure(done, hint)
+        failure = (_failure if self.is_atomic else _failure_after_all)(done, hint) if done.status else None
+        if failure:
+            raise failure
         return done.output
 
     def _some(self, items: Sequence[Item]) -> list[str]:
@@ -84,19 +98,35 @@ def _refused(done: Completed, items: Sequence[Item]) -> dict[str, str]:
     ignored = _IGNORED.search(text)
     if not ignored:
         raise _failure(done, "the tables are there without all that belongs to them: drop them, and restore them again")
-    errors = [error.groups() for part in _MESSAGE.split(text) if (error := _REFUSED.match(part))]
+    errors, unnamed = _errors(text, int(ignored[1]))
     found: dict[str, str] = {}
     refused: set[int] = set()
     for reason, command in errors:
-        item = next((item for item in items if command.strip() in item.sql), None)
+        item = next((item for item in items if command in item.sql), None)
         if item is None or not item.needs & refused:  # A comment goes with what it is about.
             found[item.title if item else command.partition("\n")[0]] = reason
             refused.update({item.id} if item else ())
-    if unnamed := int(ignored[1]) - len(errors):
+    if unnamed:
         found[f"{unnamed} more"] = "see the server's log"
     return found
+
+
+def _errors(text: str, count: int) -> tuple[list[tuple[str, str]], int]:
+    """Of `count` errors that pg_restore went on after: reason and command of those that matter, and how many it said otherwise."""
+    refused = [(error[1], error[2].strip()) for part in _MESSAGE.split(text) if (error := _REFUSED.match(part))]
+    return [(reason, command) for reason, command in refused if command not in _UNKNOWN], count - len(refused)
 
 
 def _failure(done: Completed, hint: str | None) -> ProgramFailed:
     text = f"pg_restore {ending(done.status)}{said(done.error_text)}"
     return ProgramFailed(text, hint=hint, status=done.status)
+
+
+def _failure_after_all(done: Completed, hint: str | None) -> ProgramFailed | None:
+    """Why a program failed that went on after errors: the first of them; None if none matters."""
+    text = done.error_text.decode(errors="replace")
+    ignored = _IGNORED.search(text)
+    errors, unnamed = _errors(text, int(ignored[1])) if ignored else ([], 1)
+    if errors:
+        return ProgramFailed(f"pg_restore {ending(done.status)}: {errors[0][0]}", hint=hint, status=done.status)
+    return _failure(done, hint) if unnamed else None

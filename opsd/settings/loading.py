@@ -106,10 +106,13 @@ def salvaged(paths: Path | str | None, default_host: str) -> Settings:
 def _disagreements(settings: Settings) -> Iterator[tuple[str, str]]:
     """What is right by itself but not beside the rest: (key, problem)."""
     domains = ["default", *settings.key_domains]
+    if "default" in settings.key_domains:
+        yield "key_domains.default", "there is always a domain of this name; choose another"
     for source in settings.sources:
         if source.domain not in domains:
             yield f"sources.{source.label}.domain", f"no such key domain{suggestion(source.domain, domains)}"
     yield from _misplaced(settings)
+    yield from _misplaced_slots(settings)
     yield from _disagreeing_copies(settings)
     yield from _disagreeing_checks(settings)
 
@@ -124,7 +127,8 @@ def _misplaced(settings: Settings) -> Iterator[tuple[str, str]]:
     copies += [(f"copy {name}", each.target) for name, each in settings.pulls.items()]
     stores |= {str(place.folder): what for what, place in copies if isinstance(place, FolderPlace)}
     own = {"state": settings.state, "cache": settings.cache, "drill.scratch": settings.drill.scratch}
-    for key, folder in own.items():
+    slots = {f"key_domains.{name}.slots": folder for name, folder in settings.slot_folders.items()}
+    for key, folder in {**own, **slots}.items():
         for store, what in stores.items():
             if folder and folder.is_relative_to(store):
                 yield key, f"{folder} lies in {what}, which holds nothing but its objects"
@@ -137,6 +141,16 @@ def _misplaced(settings: Settings) -> Iterator[tuple[str, str]]:
                     "drill.scratch",
                     f"{path} of source {source.label} lies in it, and what a drill leaves there is cleared",
                 )
+
+
+def _misplaced_slots(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Slots of key domains in what is disposable, or is cleared."""
+    own = {"state": settings.state, "cache": settings.cache, "drill.scratch": settings.drill.scratch}
+    for name, folder in settings.slot_folders.items():
+        for what, other in own.items():
+            if other and folder.is_relative_to(other):
+                problem = f"{folder} lies in {what}; keys that may have to be destroyed stand apart from all else"
+                yield f"key_domains.{name}.slots", problem
 
 
 def _disagreeing_copies(settings: Settings) -> Iterator[tuple[str, str]]:

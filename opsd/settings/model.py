@@ -29,7 +29,9 @@ DEFAULT_STATE: Final = Path("/var/lib/opsd")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDomain:
-    """A set of readers; its key slots stand in the repository."""
+    """A set of readers. `slots`: the folder where its key slots stand; None is in the repository."""
+
+    slots: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,11 @@ class Settings:
         """The names of the key domains beside `default`."""
         return tuple(self.key_domains)
 
+    @property
+    def slot_folders(self) -> Mapping[str, Path]:
+        """By the name of a key domain, the folder outside of the repository where its slots stand."""
+        return {name: each.slots for name, each in self.key_domains.items() if each.slots}
+
 
 def system_zone(environment: Mapping[str, str]) -> str:
     """The machine's zone by name: TZ, else what /etc/localtime links to; UTC where neither is one."""
@@ -90,7 +97,16 @@ def filled(given: dict[str, Any]) -> dict[str, Any]:
 
 FOLDER: Final = Converted(shape=PATH, make=Path, unmake=str)
 
-KEY_DOMAIN: Final = Record(build=KeyDomain, keys={})
+KEY_DOMAIN: Final = Record(
+    build=KeyDomain,
+    keys={
+        "slots": Key(
+            FOLDER,
+            "A folder outside of repository and copies that alone holds its keys: see docs/security.md. Default: the repository.",
+            sample="/media/keys/staff",
+        ),
+    },
+)
 
 _SOURCES_EXAMPLE: Final = {
     "www": {"files": {"paths": ["/srv/www", "/etc"], "exclude": ["*.tmp", "/srv/www/cache/"]}},
@@ -139,8 +155,8 @@ CONFIGURATION: Final = Record(
         "restore_hooks": Key(HOOKS, "Programs around a restore."),
         "key_domains": Key(
             MapOf(name=LABEL, value=KEY_DOMAIN),
-            "Sets of readers beside the one named default; a source names its own by domain. Default: no others.",
-            sample={"staff": {}},
+            "Sets of readers beside the one named default; a source names its own by domain, slots a folder for its keys. Default: none.",
+            sample={"staff": {"slots": "/media/keys/staff"}},
         ),
         "retention": Key(
             RETENTION,

@@ -16,6 +16,7 @@ AFTER_COPY: Final = "after copy"
 OFF: Final = "off"
 
 _DAYS: Final = "|".join(WEEKDAYS)
+_OF_WEEK: Final = frozenset(f"{day} " for day in WEEKDAYS)
 _PORT_MOST: Final = 65_535
 
 
@@ -42,7 +43,7 @@ def _when(*words: str) -> Value:
     pattern = rf"(({_DAYS}) )?{TIME.json['pattern'][1:-1]}|{allowed}"
 
     def convert(content: str) -> str:
-        time = content.rpartition(" ")[2] if content[:4].rstrip() in WEEKDAYS else content
+        time = content[4:] if content[:4] in _OF_WEEK else content
         if content in {*words, OFF}:
             return content
         try:

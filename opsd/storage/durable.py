@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from opsd.errors import StorageError, StoreFull, StoreReadOnly, StoreUnavailable
+from opsd.errors import MAKE_ROOM, StorageError, StoreFull, StoreReadOnly, StoreUnavailable
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -24,7 +24,7 @@ def failure(error: OSError, action: str, root: Path) -> StorageError:
     """The kind of StorageError that this error of the operating system is."""
     text = f"can't {action} in store folder {root}: {(error.strerror or str(error)).lower()}"
     if error.errno in _FULL:
-        return StoreFull(text, hint="make room there, or run 'opsd prune'")
+        return StoreFull(text, hint=MAKE_ROOM)
     if error.errno in _REFUSED:
         return StoreReadOnly(text, hint=_REFUSED_HINT)
     if error.errno in _AWAY:

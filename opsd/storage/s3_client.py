@@ -17,7 +17,7 @@ from botocore.handlers import add_expect_header
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
-from opsd.errors import ObjectNotFound, StorageError, StoreFull, StoreReadOnly, StoreUnavailable
+from opsd.errors import MAKE_ROOM, ObjectNotFound, StorageError, StoreFull, StoreReadOnly, StoreUnavailable
 
 #: Reads boto3's description of S3 once for all clients: a tenth of a second each.
 _LOADER = create_loader()
@@ -140,7 +140,7 @@ def _answered(error: faults.ClientError, action: str, options: S3Options, name: 
     if code in _ABSENT and name is not None:
         return ObjectNotFound(name)
     if code in _FULL or status(error) == 507:
-        return StoreFull(text, hint="raise the quota there, or run 'opsd prune'")
+        return StoreFull(text, hint=f"raise the quota, or {MAKE_ROOM}")
     if code in _CREDENTIALS:
         return StorageError(text, hint="see access_key and secret_key")
     if code == "RequestTimeTooSkewed":

@@ -7,7 +7,7 @@ import posixpath
 
 from paramiko import sftp as protocol
 
-from opsd.errors import ObjectNotFound, StorageError, StoreFull, StoreGone, StoreReadOnly, StoreUnavailable
+from opsd.errors import MAKE_ROOM, ObjectNotFound, StorageError, StoreFull, StoreGone, StoreReadOnly, StoreUnavailable
 from opsd.storage import sftp_requests as requests
 from opsd.storage.sftp_requests import Entry, SyncRefused
 from opsd.storage.sftp_session import Refused, Session, SftpOptions
@@ -67,7 +67,7 @@ class Place:
             return StoreReadOnly(f"{text} (mounted read-only)", hint="see its mount options there")
         if space is not None and (space.free < needed or space.files == 0):
             left = f"{space.free} bytes are free" if space.free < needed else "no room for another file"
-            return StoreFull(f"{text} ({left})", hint="make room there, or run 'opsd prune'")
+            return StoreFull(f"{text} ({left})", hint=MAKE_ROOM)
         if isinstance(refused, SyncRefused):
             # Final for that file; the next try writes the bytes to another.
             return StoreUnavailable(

@@ -5,7 +5,7 @@ and said what it affects. Nothing is changed unless `repair` is asked for, and t
 """
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from itertools import islice
 from threading import Lock
 from typing import Final
 
-from opsd.errors import IntegrityError, NewerFormat, ObjectNotFound, OpsdError
+from opsd.errors import IntegrityError, NewerFormat, ObjectNotFound, OpsdError, StorageError
 from opsd.events import Reporter, Total
 from opsd.repository.catalog import Catalog, Place, damaged_packs, footer_of, load_catalog
 from opsd.repository.format import digest_of
@@ -63,6 +63,7 @@ class CheckReport:
 
     `proved` are the names of packs that are whole to the last frame, `lost` the birth ids of what snapshots need and no pack holds.
     `read` are the names of objects of which every byte was read and is right, `vouched` of those whose store says so unread.
+    `closed`: frames that no key at hand opens though it should, as the keys of their domain are not there.
     """
 
     problems: tuple[Problem, ...]
@@ -77,14 +78,23 @@ class CheckReport:
     lost: frozenset[bytes] = frozenset()
     read: frozenset[str] = frozenset()
     vouched: frozenset[str] = frozenset()
+    closed: int = 0
 
 
 def missing_slots(store: Store) -> tuple[Problem, ...]:
-    """The problem that nothing opens a repository, if there is no key slot left."""
-    if any(True for _ in store.list("keys/")):
+    """The problem that nothing opens a repository, if there is no key slot left; those of single domains do not count."""
+    if any(opens(store, info.name) for info in store.list("keys/")):
         return ()
     hint = "copy them back from a copy, or run 'opsd key' where its keys still are"
     return (Problem(object="keys/", problem="there is no key slot: no passphrase and no kit opens it", hint=hint),)
+
+
+def opens(store: Store, name: str) -> bool:
+    """Whether a slot is one that opens the repository; of a damaged one others tell."""
+    try:
+        return not decode_slot(name, store.read(name)).domain
+    except (IntegrityError, NewerFormat, StorageError):
+        return True
 
 
 @dataclass(slots=True)
@@ -97,6 +107,8 @@ class _Found:
     proved: set[str] = field(default_factory=set)
     lost: set[bytes] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
+    #: Frames that were not opened, by the number of a domain that is closed.
+    closed: Counter[int] = field(default_factory=Counter)
     lock: Lock = field(default_factory=Lock)
 
     def add(self, error: OpsdError, name: str = "") -> None:
@@ -145,6 +157,7 @@ class Check:
         chosen = self._chosen(list(catalog.packs.values()))
         self._read(chosen, footers)
         self._name_what_is_affected(manifests, catalog, footers)
+        self._tell_what_is_closed()
         return CheckReport(
             problems=tuple(self._found.problems),
             notices=tuple(self._found.notices),
@@ -157,6 +170,9 @@ class Check:
             proved=frozenset(self._found.proved),
             lost=frozenset(self._found.lost),
             read=frozenset(self._found.read),
+            closed=sum(
+                count for number, count in self._found.closed.items() if not self._place.closed[number].destroyed
+            ),
         )
 
     # Small objects
@@ -308,6 +324,7 @@ class Check:
             return
         with self._found.lock:
             self._bytes_read += read.size
+            self._found.closed.update(row.domain for row in read.unread if row.domain in self._place.closed)
             if not read.problem:
                 self._found.read.add(info.name)
             if (read.problem or read.bad) and info.name not in self._found.damaged:
@@ -318,6 +335,14 @@ class Check:
             elif not (read.problem or read.bad or read.unread) and footer:
                 self._found.proved.add(info.name)
         self._reporter.advance(size=read.size)
+
+    def _tell_what_is_closed(self) -> None:
+        for number, count in sorted(self._found.closed.items()):
+            closed = self._place.closed[number]
+            self._found.notices.append(
+                f"frames of key domain {closed.label} that no key opened, and only the names of their packs prove: {count:,}; "
+                f"{closed.problem}"
+            )
 
     # What it affects
 

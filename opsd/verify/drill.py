@@ -49,6 +49,7 @@ class Drill:
         began, now = time.monotonic(), self._clock.now()
         self._reporter.stage("open")
         reader, report = _opened(open_repository(), now)
+        self._leave_out(reader, report)
         planned = self._planned(reader)
         report.piece_count = len(planned)
         report.recovery_time = time.monotonic() - began
@@ -58,11 +59,22 @@ class Drill:
             run = PieceRun(reader, report, self._scratch, self._options, self._reporter)
             waiting = run.carry_out(piece, waiting, self._clock)
         for check in waiting:
-            report.checked(checks.not_run(check, _reason(check, report)))
+            report.checked(checks.not_run(check, _reason(check, reader, report)))
         if self._options.seed and not report.faults:
             problem = "there was nothing to damage"
             report.deviates(Deviation(source="", subject="seeded failure", problem=problem, severity=Verdict.FAILED))
         return report
+
+    def _leave_out(self, reader: SnapshotReader, report: DrillReport) -> None:
+        """Sources that can't come back: of a domain that was destroyed none should; else the drill has failed to carry them out."""
+        for label, closed in reader.closed().items():
+            if closed.destroyed:
+                self._reporter.tell(f"source {label} does not come back: {closed.problem}")
+                continue
+            problem, hint = closed.problem, closed.hint
+            report.deviates(
+                Deviation(source=label, subject="keys", problem=problem, hint=hint, severity=Verdict.FAILED)
+            )
 
     def _planned(self, reader: SnapshotReader) -> tuple[Piece, ...]:
         """What stands in scratch together.
@@ -81,9 +93,11 @@ class Drill:
         return found
 
 
-def _reason(check: DrillCheck, report: DrillReport) -> str:
+def _reason(check: DrillCheck, reader: SnapshotReader, report: DrillReport) -> str:
     """Why a check was never asked."""
     if check.source is not None:
+        if closed := reader.closed().get(check.source):
+            return closed.problem
         if check.source not in report.sources:
             return f"the snapshot has no source {check.source}"
         if report.piece_count == 1 or check.database:

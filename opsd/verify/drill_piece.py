@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from opsd.clock import Clock
-from opsd.errors import IntegrityError, OpsdError, RestoreError
+from opsd.errors import IntegrityError, OpsdError, ProgramMissing, RestoreError
 from opsd.events import Foretelling, Reporter, Total
 from opsd.model import SourceSummary, SourceTree
 from opsd.repository.reader import SnapshotReader
@@ -105,13 +105,14 @@ class PieceRun:
 
     @contextmanager
     def _failing(self, source: str, subject: str = "restore", severity: Verdict = Verdict.FAILED) -> Iterator[None]:
-        """What ends a part and not the drill. `severity`: of what does not come back; damage is red, a lack of room or of the copy never."""
+        """What ends a part and not the drill. `severity`: of what does not come back; damage is red, a lack of room, of a program or of the copy never."""
         try:
             yield
         except IntegrityError as error:
             self._report.deviates(_deviation(source, subject, error, Verdict.RED))
         except (OpsdError, ServerProblem) as error:
-            if not isinstance(error, RestoreError) or any(words in str(error) for words in _NO_ROOM):
+            no_room = any(words in str(error) for words in _NO_ROOM)
+            if no_room or isinstance(error, ProgramMissing) or not isinstance(error, RestoreError):
                 severity = Verdict.FAILED
             self._report.deviates(_deviation(source, subject, error, severity))
 

@@ -19,7 +19,7 @@ from opsd.repository.proof import problem_of, window
 from opsd.repository.repository import Repository
 from opsd.repository.run import frames_of
 from opsd.storage.protocol import ObjectInfo, Store
-from opsd.verify.check import CheckReport
+from opsd.verify.check import CheckReport, opens
 
 #: Told of a damaged object that was removed instead.
 OVER: Final = "removed, since no run is alive"
@@ -63,7 +63,7 @@ class Healing:
         """
         own = {info.name for info in self.store.list("snapshots/")}
         for prefix in ("settings/", "keys/"):
-            if any(True for _ in self.store.list(prefix)):
+            if any(opens(self.store, info.name) for info in self.store.list(prefix)):
                 continue
             for donor in self.donors:
                 try:

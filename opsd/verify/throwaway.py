@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from opsd.errors import RestoreError
+from opsd.errors import ProgramMissing, RestoreError
 from opsd.process import said
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem
-from opsd.sources.postgresql.tools import FOLDERS, read_version
+from opsd.sources.postgresql.tools import FOLDERS, folders_with, read_version
 from opsd.verify.scratch import stop_server
 
 #: Nothing needs to outlive a crash. Sorts and scans may use the machine: nobody else asks this server.
@@ -64,21 +64,20 @@ def find_programs(version_number: int, folders: tuple[str, ...] = FOLDERS) -> Pa
     """The folder of the server's programs of that `server_version_num`'s major version.
 
     Raises:
-        RestoreError: there is none.
+        ProgramMissing: there is none.
     """
     major = version_number // 10000
     found: list[int] = []
-    for pattern in folders:
-        for program in sorted(Path("/").glob(f"{pattern.lstrip('/')}/initdb")):
-            try:
-                version = read_version([str(program.with_name("postgres"))], {"LC_ALL": "C"})[0]
-            except ServerProblem:
-                continue
-            if version == major:
-                return program.parent
-            found.append(version)
+    for folder in folders_with("initdb", folders):
+        try:
+            version = read_version([str(folder / "postgres")], {"LC_ALL": "C"})[0]
+        except ServerProblem:
+            continue
+        if version == major:
+            return folder
+        found.append(version)
     have = ", ".join(map(str, sorted(set(found)))) or "none"
-    raise RestoreError(
+    raise ProgramMissing(
         f"PostgreSQL {major} is needed to start what was restored, and is not installed here; found: {have}",
         hint=f"install postgresql-{major} (Debian's or from apt.postgresql.org); no cluster of it need run",
     )

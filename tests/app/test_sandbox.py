@@ -96,6 +96,12 @@ def test_a_drill_that_compares_with_a_live_server_reaches_it(read: Reader) -> No
     assert {"PrivateNetwork=no", "LoadCredentialEncrypted=shop_password"} <= lines(settings, "drill")
 
 
+def test_a_drill_sees_the_slots_of_a_key_domain_where_a_home_is_hidden(read: Reader) -> None:
+    settings = read(LOCAL + "key_domains: {staff: {slots: /root/keys}}\n")
+    assert lines(settings, "drill") == {"ProtectHome=read-only"}
+    assert lines(settings, "worker") == set()
+
+
 def test_folders_below_others_are_named_once_and_private_ones_are_shown(read: Reader) -> None:
     settings = read(
         "version: 1\nrepository: /data/r\nstate: /tmp/state\ncache: /tmp/state/cache\nsources: {x: {files: {paths: [/srv]}}}"

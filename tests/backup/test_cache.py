@@ -13,7 +13,7 @@ KEY = bytes(range(32))
 
 
 @contextmanager
-def rows(path: Path, key: bytes = KEY, *, label: str = "files", domain: str = "default") -> Iterator[SourceCache]:
+def rows(path: Path, key: bytes = KEY, *, label: str = "files", domain: int = 1) -> Iterator[SourceCache]:
     """One source's rows, not committed."""
     with closing(Cache(path, key)) as cache:
         yield cache.source(label, domain)
@@ -22,7 +22,7 @@ def rows(path: Path, key: bytes = KEY, *, label: str = "files", domain: str = "d
 def night(path: Path, snapshot: str, hunks: dict[bytes, bytes], *, label: str = "files") -> None:
     """A whole run that kept these hunks, each with one part of the same key."""
     with closing(Cache(path, KEY)) as cache:
-        source = cache.source(label, "default")
+        source = cache.source(label, 1)
         for digest, value in hunks.items():
             source.keep(digest, [value], {digest: [value]})
         source.finish(snapshot)
@@ -56,7 +56,7 @@ class TestKeeping:
 
     def test_what_a_run_did_not_use_is_dropped(self, kept: Path) -> None:
         with closing(Cache(kept, KEY)) as cache:
-            source = cache.source("files", "default")
+            source = cache.source("files", 1)
             assert source.hunk(b"a") == [b"1"]
             source.finish("second")
             cache.commit()
@@ -65,7 +65,7 @@ class TestKeeping:
 
     def test_a_hunk_that_can_not_be_used_again_keeps_its_parts(self, path: Path) -> None:
         with closing(Cache(path, KEY)) as cache:
-            source = cache.source("files", "default")
+            source = cache.source("files", 1)
             source.keep(b"h", None, {b"p": [b"part"]})
             source.finish("first")
             cache.commit()
@@ -82,9 +82,9 @@ class TestKeeping:
 
     def test_a_source_that_failed_is_forgotten_and_the_others_are_not(self, kept: Path) -> None:
         with closing(Cache(kept, KEY)) as cache:
-            good = cache.source("good", "default")
+            good = cache.source("good", 1)
             good.keep(b"g", [b"good"], {})
-            bad = cache.source("files", "default")
+            bad = cache.source("files", 1)
             bad.keep(b"a", [b"bad"], {b"a": [b"bad"]})
             bad.undo()
             good.finish("second")
@@ -96,21 +96,21 @@ class TestKeeping:
 
 
 class TestOthers:
-    @pytest.mark.parametrize("other", [{"label": "else"}, {"domain": "secret"}, {"key": bytes(32)}])
+    @pytest.mark.parametrize("other", [{"label": "else"}, {"domain": 2}, {"key": bytes(32)}])
     def test_another_source_domain_or_key_knows_nothing(self, kept: Path, other: dict[str, object]) -> None:
         with rows(kept, **other) as source:  # type: ignore[arg-type]
             assert known(source, b"a", b"b") == NOTHING
 
     def test_another_way_of_reading_gives_other_hashes(self, path: Path) -> None:
         with closing(Cache(path, KEY)) as cache:
-            sources = [cache.source("files", "default") for _ in range(3)]
+            sources = [cache.source("files", 1) for _ in range(3)]
             sources[1].depend_on(b"databases as images")
             sources[2].depend_on(b"databases as files")
             assert len({source.hash(b"x") for source in sources}) == 3
 
     def test_a_second_run_reads_what_was_known_and_writes_nothing(self, kept: Path) -> None:
         with closing(Cache(kept, KEY)) as first, rows(kept) as second:
-            source = first.source("files", "default")
+            source = first.source("files", 1)
             source.keep(b"a", [b"new"], {b"a": [b"new"]})
             second.keep(b"b", [b"never"], {b"b": [b"never"]})
             assert known(second, b"a", b"b") == ALL
@@ -199,7 +199,7 @@ class TestHarm:
     def test_a_run_that_could_not_write_one_row_keeps_none(self, kept: Path) -> None:
         with closing(Cache(kept, KEY)) as cache:
             pages = cache.execute("PRAGMA page_count").fetchone()[0]
-            source = cache.source("files", "default")
+            source = cache.source("files", 1)
             source.keep(b"a", [b"new"], {b"a": [b"new"]})
             cache.execute(f"PRAGMA max_page_count = {pages + 1}")  # As if the disk were full
             source.keep(b"b", [bytes(200_000)], {})

@@ -1,5 +1,6 @@
 """`opsd copy`, and every command that reads a copy instead, as a person runs them."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -244,3 +245,57 @@ def test_whoever_only_pulls_opens_a_pull_with_the_passphrase_file_of_the_environ
     )
     other.ok("copy")
     other.ok("restore", "latest", "--from", "web1", "--to", "back")
+
+
+def test_the_copy_of_another_host_under_one_passphrase_is_told_and_drills_nothing(host: Desk) -> None:
+    other = Desk.at(host.folder / "other")
+    other = other.configured(
+        f"www: {{files: {{paths: [{other.tree()}]}}}}", f"copies: {{disk: {{folder: {host.folder}/disk}}}}"
+    )
+    other.ok("init")
+    host.ok("copy")
+    ran = other.run("snapshots", "--from", "disk")
+    assert ran.code == 3
+    assert "copy disk: it holds another repository" in ran.err
+    ran = other.run("drill")
+    assert ran.code == 1
+    assert "copy disk holds another repository" in ran.text + ran.err
+    shutil.rmtree(other.folder / "repository")  # What is left after a disaster is read without a word.
+    assert other.ok("snapshots", "--from", "disk", "--json").json
+
+
+def test_a_copy_that_lost_a_part_is_healed_and_not_given_up(host: Desk) -> None:
+    host.ok("copy")
+    shutil.rmtree(host.folder / "disk" / "settings")
+    ran = host.run("copy", "--to", "disk")
+    assert ran.code == 4
+    assert "opsd check --copy disk --repair" in " ".join(ran.err.split())
+    assert host.run("check", "--copy", "disk", "--repair").code == 0
+    host.ok("copy")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_copy_that_is_full_or_read_only_says_so_and_what_to_do(host: Desk) -> None:
+    disk = host.folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        (host.folder / "data" / "large").write_bytes(os.urandom(4_000_000))
+        host.ok("backup")
+        ran = host.run("copy", "--to", "disk")
+        assert ran.code == 1
+        assert "no space left on device" in ran.err
+        assert "'opsd prune --copy NAME' for a copy" in " ".join(ran.err.split())
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        assert host.ok("copy", "--to", "disk", "--json").json["copies"][0]["snapshots"] == 3
+        max(disk.glob("packs/*/*"), key=lambda path: path.stat().st_size).write_bytes(b"rotten")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for line in (("prune", "--copy", "disk"), ("check", "--copy", "disk", "--repair")):
+            assert "in store folder" in (err := host.run(*line).err)
+            assert "read-only file system" in err
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -29,6 +29,8 @@ ACTIONS = {
     "key add": "key-add",
     "key remove": "key-remove",
     "key enrol": "key-enrol",
+    "key domain": "key-domain",
+    "key destroy": "key-destroy",
     "ledger accept": "ledger-accepted",
     **dict.fromkeys(("snapshots", "ls", "find", "diff", "cat", "stats", "status", "key list", "key public")),
     **dict.fromkeys(("drill list", "drill show", "drill report")),
@@ -68,7 +70,9 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     data = folder / "customer-smith"
     data.mkdir()
     (data / "accounts.db").write_text("rows")
-    copies = f"copies: {{elsewhere: {{folder: {folder}/elsewhere}}}}"
+    copies = (
+        f"copies: {{elsewhere: {{folder: {folder}/elsewhere}}}}\nkey_domains: {{smith-www: {{slots: {folder}/slots}}}}"
+    )
     (folder / "scratch").mkdir(mode=0o700)
     desk = desk.configured(
         f"smith-www: {{files: {{paths: [{data}]}}}}", f"{copies}\ndrill: {{scratch: {folder}/scratch}}"
@@ -90,6 +94,8 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     assert opsd("key", "add", "--passphrase-from", f"{folder}/second", "--label", "smith") == 0
     slot = next(json.loads(line) for line in ledger(desk) if b'"key-add"' in line)["details"]["slot"]
     assert opsd("key", "remove", slot, "--reason", "a try") == 0
+    assert opsd("key", "domain", "smith-www") == 0
+    assert opsd("key", "destroy", "smith-www", "--reason", "they left", "--yes") == 0
     for keys in (folder / "state" / "keys").iterdir():
         keys.unlink()
     assert opsd("key", "enrol") == 0
@@ -126,7 +132,7 @@ def test_every_command_that_changes_something_left_its_entry(used: Desk) -> None
     expected = {action for action in ACTIONS.values() if action} - {"ledger-accepted"}
     assert {each["action"] for each in found} == expected | {"release", "pause-end"}
     begun = {each["number"]: each for each in found if each["outcome"] == "begun"}
-    assert {each["action"] for each in begun.values()} == {"restore", "prune", "repair", "drill"}
+    assert {each["action"] for each in begun.values()} == {"restore", "prune", "repair", "drill", "key-destroy"}
     assert {each["begun"] for each in found if each["begun"]} == set(begun)
 
 

@@ -157,6 +157,41 @@ def test_a_reader_that_leaves_early_is_no_failure_and_gets_no_word(taken: Desk, 
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("arguments", [[], ["config"], ["ledger"]])
+def test_without_a_command_the_help_is_shown_as_it_is(desk: Desk, arguments: list[str]) -> None:
+    done = subprocess.run(desk.command(*arguments), env=desk.variables(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: opsd")
+    assert "\nCommands:\n" in done.stderr
+
+
+def test_a_job_whose_daemon_was_killed_does_its_work_to_the_end(taken: Desk) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        taken.command("snapshots"),
+        env={**taken.variables(), "OPSD_RUN_ID": "r"},
+        stdout=writing,
+        stderr=writing,
+        check=False,
+    )
+    os.close(writing)
+    assert done.returncode == 0
+
+
+def test_nothing_fails_because_what_is_said_on_the_way_is_not_heard() -> None:
+    code = """
+from opsd.cli.progress import Lines
+lines = Lines()
+for _ in range(2):
+    lines.tell("on the way")
+print("done")
+"""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full, check=False)
+    assert (done.returncode, done.stdout) == (0, b"done\n")
+
+
 def test_a_broken_pipe_that_is_not_our_output_is_told(desk: Desk) -> None:
     code = """
 import opsd.app.session, opsd.cli.main

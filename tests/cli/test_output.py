@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 
 from opsd.cli import output
-from opsd.cli.options import _answer
+from opsd.cli.options import answer
 from opsd.errors import ConfigurationError, RestoreError
 
 EVIL = "a\x1b[2J\x1b[31mb\r\nopsd: all is well\x9b"
@@ -41,7 +41,7 @@ def test_a_long_hint_is_broken_between_words_and_never_within_a_command(capsys: 
 def test_the_end_of_input_at_a_question_stops_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", StringIO(""))
     with pytest.raises(KeyboardInterrupt):
-        _answer("The name of this host")
+        answer("The name of this host")
 
 
 def test_each_mistake_of_a_configuration_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from opsd.app.fleet import fleet
+from opsd.app.pausing import pause
 from opsd.app.session import Access, Session
 from opsd.app.status import status
 from opsd.clock import DAY, FixedClock, SystemClock
 from opsd.events import Recorder
+from opsd.monitor.health import Pause
 from opsd.monitor.state import State
 from opsd.verify.fleet import Standing
 from tests.support.command_line import Desk, Ran
@@ -143,6 +145,20 @@ def test_a_repository_whose_snapshots_were_removed_ends_with_4_though_every_run_
     assert [(each["key"], each["severity"]) for each in found["problems"]] == [("repository.emptied", "critical")]
     assert found["sources"][0]["places"][0]["place"] == "disk"
     assert found["jobs"][0]["last_outcome"] == "done"
+
+
+def test_a_state_that_takes_nothing_is_a_problem_and_what_it_holds_is_shown_all_the_same(site: Site) -> None:
+    state = site.folder / "state"
+    with State.open(state, SystemClock().now()) as opened:
+        pause(opened, Pause(until=SystemClock().now() + DAY, reason="moving"), SystemClock().now())
+    for path in state.glob("state.sqlite-*"):
+        path.unlink()
+    (state / "state.sqlite-wal").mkdir()  # So it can be opened to read at the most.
+    with site.session() as session:
+        found = status(session, seconds=60.0).health
+    assert "state.unwritable" in {each.key for each in found.problems}
+    assert not found.is_kept
+    assert found.pause
 
 
 def test_what_is_overdue_ends_with_5_also_where_the_state_is_lost(site: Site) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import re
+import time
 
 import yaml
 
+from opsd.monitor.state import Run, State, living
 from tests.support.command_line import Desk
 
 
@@ -78,3 +80,31 @@ def test_a_prune_with_nothing_to_do_says_why(desk: Desk) -> None:
     assert desk.ok("prune").text == "nothing to mark: the rules keep what there is (0 snapshots)\n"
     desk.ok("backup", str(desk.tree()))
     assert desk.ok("prune").text == "nothing to mark: the rules keep what there is (1 snapshot)\n"
+
+
+def test_a_job_that_is_at_work_is_not_done_a_second_time_beside_it(desk: Desk) -> None:
+    root = desk.tree()
+    desk = desk.configured(f"www: {{files: {{paths: [{root}]}}}}")
+    desk.ok("init")
+    state = desk.folder / "state"
+    now = time.time_ns()
+    with State.open(state, now) as opened, living(state, "one"):
+        opened.put([Run(id="one", job="backup", cause="daemon", started=now)])
+        ran = desk.run("run", "backup")
+    assert ran.code == 75
+    assert "backup is at work since" in ran.err
+    assert "started by the daemon" in ran.err
+    assert desk.ok("run", "backup").code == 0
+
+
+def test_a_backup_stands_also_where_the_disk_of_the_state_takes_nothing_more(desk: Desk) -> None:
+    root = desk.tree()
+    desk.ok("init")
+    desk.ok("backup", str(root))
+    (seen,) = (desk.folder / "state" / "seen").iterdir()
+    seen.unlink()
+    seen.mkdir()  # No file can take its place.
+    ran = desk.run("backup", str(root), "--json")
+    assert (ran.code, ran.json["outcome"]) == (3, "complete")
+    assert "what was put last can't be noted" in ran.json["warnings"][0]["problem"]
+    assert list(seen.parent.iterdir()) == [seen]

@@ -360,3 +360,13 @@ def test_every_messagepack_value_is_read(value: Any) -> None:
 def test_messagepack_that_is_cut_doubled_or_extended_is_refused(content: bytes) -> None:
     with pytest.raises(rescue.DAMAGE):
         rescue.Cursor(content).only()
+
+
+def test_a_key_pair_counts_only_for_the_domain_for_which_the_settings_name_it(vector: Vector) -> None:
+    repository = rescue.Repository.__new__(rescue.Repository)
+    repository.pairs, repository.named = {}, {(2, vector.public_pair["id"])}
+    stranger = vector.pair | {"x25519": bytes([1]) * 32, "id": vector.public_pair["id"]}
+    repository.learn({"domains": [{"number": 2, "keys": [stranger]}, {"number": 3, "keys": [vector.pair]}]})
+    assert repository.pairs == {}
+    repository.learn({"domains": [{"number": 2, "keys": [stranger, vector.pair]}]})
+    assert set(repository.pairs) == {vector.public_pair["id"]}

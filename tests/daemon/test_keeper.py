@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from opsd.app.pausing import pause
 from opsd.clock import DAY, SECOND, FixedClock
 from opsd.daemon.keeper import Keeper
 from opsd.daemon.schedule import Start
+from opsd.daemon.service import only_one
+from opsd.errors import TryLater
+from opsd.monitor.deadlines import HOUR
+from opsd.monitor.health import Pause
 from opsd.monitor.state import Run, State
 from opsd.settings import Settings
 from opsd.sources.options import FilesSource, SourceSettings
@@ -48,7 +53,7 @@ class Case:
 
     def end(self, start: Start, outcome: str = "done") -> None:
         now = self.clock.now()
-        code = 0 if outcome == "done" else 1
+        code = {"done": 0, "refused": 2}.get(outcome, 1)
         self.keeper.ended(
             Run(
                 id=f"{start.job}{start.attempt}",
@@ -64,16 +69,19 @@ class Case:
         )
 
 
-def case(folder: Path) -> Case:
-    settings = Settings(
+def settings_of(folder: Path) -> Settings:
+    return Settings(
         repository="/r",
         state=folder,
         sources=(SourceSettings(label="a", options=FilesSource(paths=("/a",))),),
     )
+
+
+def case(folder: Path) -> Case:
     clock = FixedClock(NOON)
     with State.open(folder, NOON) as state:
         state.remember("since", 0, NOON - DAY)
-    return Case(folder=folder, clock=clock, keeper=Keeper(settings, clock), starter=Starter())
+    return Case(folder=folder, clock=clock, keeper=Keeper(settings_of(folder), clock), starter=Starter())
 
 
 @pytest.fixture
@@ -131,6 +139,29 @@ def test_a_failure_on_a_full_disk_is_tried_again_after_its_pause(small_disk: Pat
     full.keeper.close()
 
 
+def test_a_state_that_began_by_a_clock_far_ahead_holds_back_no_night(tmp_path: Path) -> None:
+    early = case(tmp_path)
+    with State.open(tmp_path, NOON) as state:
+        state.remember("since", 0, NOON + 365 * DAY)
+    early.tick()
+    early.tick(minutes=24 * 60)
+    assert [start.attempt for start in early.starter.of("backup")] == [1]
+    early.keeper.close()
+
+
+def test_a_mended_configuration_is_taken_as_the_cause_to_try_again(tmp_path: Path) -> None:
+    mended = case(tmp_path)
+    mended.tick()
+    mended.end(mended.starter.of("backup")[0], "refused")
+    mended.tick(minutes=1)
+    assert len(mended.starter.of("backup")) == 1
+    mended.clock.advance(MINUTE)
+    mended.keeper.take(settings_of(tmp_path))
+    mended.tick()
+    assert [start.attempt for start in mended.starter.of("backup")] == [1, 2]
+    mended.keeper.close()
+
+
 def test_a_state_that_is_removed_under_the_daemon_is_begun_anew_and_said(tmp_path: Path) -> None:
     lost = case(tmp_path)
     lost.tick()
@@ -138,6 +169,10 @@ def test_a_state_that_is_removed_under_the_daemon_is_begun_anew_and_said(tmp_pat
         path.unlink()
     lost.tick(minutes=1)
     assert "state.lost" in lost.keeper.trouble
+    lost.tick(minutes=23 * 60)
+    assert "state.lost" in lost.keeper.trouble
+    lost.tick(minutes=60)
+    assert "state.lost" not in lost.keeper.trouble
     assert (tmp_path / "state.sqlite").exists()
     lost.keeper.close()
 
@@ -180,3 +215,38 @@ def test_a_folder_that_can_not_be_written_at_all_stops_no_job(tmp_path: Path) ->
     assert len(odd.starter.started) > before
     assert "state.unwritable" in odd.keeper.trouble
     assert os.path.isfile(tmp_path / "state")
+
+
+def test_a_pause_holds_also_while_the_state_can_not_be_read(tmp_path: Path) -> None:
+    paused = case(tmp_path)
+    with State.open(tmp_path, NOON) as state:
+        pause(state, Pause(until=NOON + 2 * DAY, reason="moving"), NOON)
+    paused.tick()
+    (tmp_path / "state.sqlite").rename(tmp_path / "moved")
+    (tmp_path / "state.sqlite").mkdir()
+    paused.tick(minutes=24 * 60)
+    assert "state.unwritable" in paused.keeper.trouble
+    assert paused.starter.started == []
+    paused.keeper.close()
+
+
+def test_the_daemon_holds_its_folder_also_where_the_disk_is_full(small_disk: Path) -> None:
+    fill(small_disk)
+    with only_one(small_disk), pytest.raises(TryLater), only_one(small_disk):
+        pass
+
+
+def test_a_daemon_that_starts_on_a_full_disk_knows_what_was_done_and_tells_that_it_is_full(small_disk: Path) -> None:
+    full = case(small_disk)
+    with State.open(small_disk, NOON) as state:
+        state.put([Run(id="b", job="backup", cause="daemon", started=NOON - HOUR, ended=NOON, outcome="done")])
+    for path in small_disk.glob("state.sqlite-*"):
+        path.unlink()
+    fill(small_disk)
+    look = full.keeper.tick(full.starter)
+    assert full.starter.of("backup") == []
+    assert full.starter.of("prune")
+    assert look
+    assert "state.unwritable" in look.trouble
+    assert [run.id for run in look.state.runs("backup")] == ["b"]
+    full.keeper.close()

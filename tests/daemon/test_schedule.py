@@ -30,10 +30,12 @@ def run(job: str = "backup", outcome: str = "done", **given: object) -> Run:
     return Run(id=f"{job}-{started}-{outcome}", job=job, cause="daemon", started=started, outcome=outcome, **values)  # type: ignore[arg-type]
 
 
-def decided(*runs: Run, busy: Sequence[str] = (), now: int = NOW, since: int = FOUR - 5 * HOUR) -> Decision:
+def decided(
+    *runs: Run, busy: Sequence[str] = (), now: int = NOW, since: int = FOUR - 5 * HOUR, configured: int = 0
+) -> Decision:
     jobs = {each.job for each in runs}
     newest = {job: sorted((r for r in runs if r.job == job), key=lambda r: r.started, reverse=True) for job in jobs}
-    return decide(PLAN, Past(runs=newest, since=since), busy, now)
+    return decide(PLAN, Past(runs=newest, since=since, configured=configured), busy, now)
 
 
 def test_a_new_host_owes_nothing_that_was_due_before_it_was_there() -> None:
@@ -70,9 +72,36 @@ def test_it_is_tried_again_after_a_pause_that_fits_how_it_ended(outcome: str, ex
     assert decided(ended, now=due).starts == (Start(job="backup", slot=FOUR, attempt=2),)
 
 
-@pytest.mark.parametrize("exit_code", [2, 4])
-def test_what_only_a_person_can_mend_is_not_tried_again(exit_code: int) -> None:
-    assert decided(run(outcome="failed", exit_code=exit_code)).starts == ()
+def test_damage_is_not_tried_again_for_a_person_must_look() -> None:
+    assert decided(run(outcome="integrity", exit_code=4), configured=NOW).starts == ()
+
+
+def test_a_mistake_in_the_configuration_is_tried_again_as_soon_as_another_one_is_taken() -> None:
+    refused = run(outcome="refused", exit_code=2)
+    soon = refused.ended + MINUTE
+    assert decided(refused, now=soon, configured=FOUR).starts == ()
+    assert decided(refused, now=soon, configured=soon).starts == (Start(job="backup", slot=FOUR, attempt=2),)
+    again = run(outcome="refused", exit_code=2, started=soon)
+    assert decided(again, refused, now=soon + 2 * MINUTE, configured=soon).starts == ()
+
+
+def test_a_secret_that_is_back_needs_no_reload() -> None:
+    refused = run(outcome="refused", exit_code=2)
+    assert decided(refused, now=refused.ended + 15 * MINUTE).starts == (Start(job="backup", slot=FOUR, attempt=2),)
+
+
+def test_nights_that_were_kept_are_not_missed_because_the_clock_was_back_for_a_while() -> None:
+    """What ran on the nights before was dated in the future then, and so put aside."""
+    kept = run(outcome="misdated", slot=0, started=FOUR - 365 * DAY, details={"dated": FOUR - DAY})
+    found = decided(kept, since=FOUR - 366 * DAY)
+    assert [each for each in found.notes if each.job == "backup"] == []
+    assert [each.slot for each in found.starts if each.job == "backup"] == [FOUR]
+
+
+def test_older_nights_were_missed_also_where_a_person_made_up_for_the_newest() -> None:
+    by_hand = run(slot=0, started=FOUR + HOUR)
+    found = decided(by_hand, since=FOUR - 2 * DAY + HOUR)
+    assert [each.slot for each in found.notes if each.job == "backup"] == [FOUR - DAY]
 
 
 def test_a_time_that_comes_while_the_last_one_still_runs_is_skipped_and_said_once() -> None:

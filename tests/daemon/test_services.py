@@ -72,7 +72,19 @@ class TestCommands:
             "OPSD_RUN_ATTEMPT": "2",
         }
 
-    @pytest.mark.parametrize("request_", [{"run": "a\nb"}, {"run": ""}, {"slot": "x"}, {"attempt": -1}, {"run": {}}])
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            {"run": "a\nb"},
+            {"run": ""},
+            {"slot": "x"},
+            {"attempt": -1},
+            {"run": {}},
+            {"slot": True},
+            {"slot": 2**63},
+            {"run": 5},
+        ],
+    )
     def test_what_a_run_is_told_has_its_form(self, request_: dict[str, object]) -> None:
         with pytest.raises(OpsdError, match="has another form"):
             about_of(request_)

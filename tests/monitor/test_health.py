@@ -210,6 +210,15 @@ def test_a_part_of_a_job_is_no_attempt_at_it() -> None:
     assert found.jobs[0].attempt == past.runs["backup"][0]
 
 
+def test_a_look_by_hand_neither_owes_another_nor_hides_that_the_daemon_is_dead() -> None:
+    past = nights()
+    by_hand = replace(run("self-check", NOON - 5 * HOUR), cause="person")
+    assert keys(health(past=replace(past, runs={**past.runs, "self-check": [by_hand]}))) == []
+    now = replace(by_hand, started=NOON - 60)
+    dead = run("self-check", NOON - 5 * HOUR)
+    assert keys(health(past=replace(past, runs={**past.runs, "self-check": [now, dead]}))) == ["self-check.overdue"]
+
+
 def test_a_site_that_never_had_a_daemon_owes_no_self_check() -> None:
     past = nights()
     assert keys(health(past=replace(past, runs={**past.runs, "self-check": []}))) == []
@@ -236,6 +245,16 @@ def test_a_clock_that_was_set_back_is_told_since_no_deadline_holds_then() -> Non
     found = health(now=NOON - 365 * DAY)
     assert "clock.back" in keys(found)
     assert not found.is_kept
+
+
+def test_runs_that_the_daemon_dated_right_again_are_told_for_a_day() -> None:
+    past = nights()
+    wrong = run("copy", NOON - HOUR, outcome="misdated", exit_code=0)
+    runs = {**past.runs, "copy": [wrong, *past.runs["copy"]]}
+    assert keys(health(past=replace(past, runs=runs))) == ["clock.back"]
+    old = replace(wrong, started=NOON - 2 * DAY)
+    runs = {**past.runs, "copy": [*past.runs["copy"], old]}
+    assert keys(health(past=replace(past, runs=runs))) == []
 
 
 def test_what_others_found_and_a_state_made_anew_are_told_as_well() -> None:

@@ -98,8 +98,12 @@ def test_a_file_that_was_damaged_is_kept_and_the_chain_goes_on_with_a_gap(ledger
     assert ledger.append(entry(), asked).notes == ()
 
 
-@pytest.mark.parametrize("change", [lambda line: line[:-9] + b"\n", lambda _: b""], ids=["cut", "removed"])
-def test_a_line_that_was_cut_in_the_middle_is_told_once_with_the_next_entry(
+@pytest.mark.parametrize(
+    "change",
+    [lambda line: line[:-9] + b"\n", lambda _: b"", lambda line: line.replace(b"done", b"gone")],
+    ids=["cut", "removed", "edited to the same length"],
+)
+def test_a_line_that_was_altered_in_the_middle_is_told_once_with_the_next_entry(
     ledger: LedgerFile, change: Callable[[bytes], bytes]
 ) -> None:
     fill(ledger, 4)

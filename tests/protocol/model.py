@@ -33,13 +33,15 @@ A prune that was killed is taken up by a later one: at the note if that is missi
 index reads all entries and puts them as one object, however stale they are by then. Anybody may end an open run at any
 moment.
 
-Left out: holds (they only keep more), repacking, copies, and the short cut over a writer's last manifest, whose packs
+Left out: holds (they only keep more), repacking, copies (they have a model of their own), and the short cut over a writer's last manifest, whose packs
 must be listed and unmarked like any other.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from tests.protocol.explorer import Model
 
 WRITERS = 2
 NOTHING = -1
@@ -352,3 +354,5 @@ _PRUNE_STEPS: dict[str, Callable[[World, Protocol], Step]] = {
     "sweep_packs": _sweep,
     "unmark": _sweep,
 }
+
+MODEL = Model(start=World(), steps=steps, lost=lost, without_what_is_past=without_what_is_past)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.protocol.explorer import explore
-from tests.protocol.model import Protocol, World
+from tests.protocol.model import MODEL, Protocol, World
 
 #: What must be reached for the proof to mean something.
 SIGHTS: dict[str, Callable[[World], bool]] = {
@@ -28,7 +28,7 @@ def _done(needs: int) -> tuple[str, int, int, int, int]:
 
 @pytest.mark.slow
 def test_with_all_rules_no_order_of_steps_loses_a_pack_that_a_complete_snapshot_needs() -> None:
-    findings = explore(Protocol(), SIGHTS)
+    findings = explore(MODEL, Protocol(), SIGHTS)
     assert not findings.story, str(findings)
     assert findings.seen == SIGHTS.keys()
     # Recorded so that a change of the model is noticed: about 25 s on one core.
@@ -52,13 +52,13 @@ def test_with_all_rules_no_order_of_steps_loses_a_pack_that_a_complete_snapshot_
     ],
 )
 def test_leaving_out_a_rule_loses_a_pack(left_out: Protocol, last_step: str) -> None:
-    findings = explore(left_out, {})
+    findings = explore(MODEL, left_out)
     assert findings.story, str(findings)
     assert findings.story[-1] == last_step, str(findings)
 
 
 @pytest.mark.slow
 def test_the_order_of_runs_and_manifests_guards_the_sweep_and_in_the_mark_only_saves_work() -> None:
-    findings = explore(Protocol(runs_first_in_mark=False), {})
+    findings = explore(MODEL, Protocol(runs_first_in_mark=False))
     assert not findings.story, str(findings)
-    assert explore(Protocol(runs_first_in_sweep=False), {}).story
+    assert explore(MODEL, Protocol(runs_first_in_sweep=False)).story

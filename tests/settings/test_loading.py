@@ -125,6 +125,7 @@ def test_every_key_reaches_its_place(loaded: Load) -> None:
     assert settings.host == "web1.example.org"
     assert settings.schedule.backup == "03:30"
     assert settings.key_domains == {"staff": KeyDomain()}
+    assert settings.slot_folders == {}
     assert settings.hooks == Hooks(
         before=(Hook(run=("a", "b c", "5", "no"), timeout=300.0),), on_error=(Hook(run=("x",), timeout=90.0),)
     )
@@ -205,10 +206,26 @@ WRONG = {
     "a negative number": (RETENTION + "  keep_last: -3\n", "4:14 retention.keep_last: expected a whole number"),
     "a span without unit": (RETENTION + "  keep_within: 48\n", "4:16 retention.keep_within: expected a duration with its unit"),
     "rules that keep nothing": (RETENTION + "  {keep_daily: 0}\n", "4:3 retention: no rule keeps anything"),
+    "two times of a week": (
+        LEAST + 'schedule: {drill: "Sun 06:00, Wed 06:00"}\n',
+        '3:19 schedule.drill: expected a time such as "04:00"',
+    ),
     "an hour too late": (LEAST + 'schedule: {backup: "24:00"}\n', '3:20 schedule.backup: expected a time such as "04:00"'),
     "an unknown domain": (
         "repository: /r\nkey_domains: {staff: {}}\nsources:\n  a:\n    sqlite: {path: /a}\n    domain: staf\n",
         "6:5 sources.a.domain: no such key domain, did you mean staff?",
+    ),
+    "the default domain once more": (
+        LEAST + "key_domains: {default: {}}\n", "3:15 key_domains.default: there is always a domain of this name",
+    ),
+    "slots in the repository": (
+        LEAST + "key_domains: {a: {slots: /r/slots}}\n", "3:19 key_domains.a.slots: /r/slots lies in the repository",
+    ),
+    "slots in a copy": (
+        LEAST + "copies: {b: {folder: /b}}\nkey_domains: {a: {slots: /b}}\n", "4:19 key_domains.a.slots: /b lies in copy b",
+    ),
+    "slots in the cache": (
+        LEAST + "cache: /c\nkey_domains: {a: {slots: /c/a}}\n", "4:19 key_domains.a.slots: /c/a lies in cache",
     ),
     "a state in the repository": ("state: /r/state\n" + LEAST, "1:1 state: /r/state lies in the repository"),
     "a cache in the repository": ("cache: /r\n" + LEAST, "1:1 cache: /r lies in the repository"),

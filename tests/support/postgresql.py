@@ -118,9 +118,9 @@ def _quick_folder() -> str:
 
 
 @contextmanager
-def running_cluster(settings: str = "") -> Iterator[Cluster]:
-    """A new cluster for the time of the context."""
-    found = programs()
+def running_cluster(settings: str = "", found: Path | None = None) -> Iterator[Cluster]:
+    """A new cluster for the time of the context, by default of the newest programs that are installed."""
+    found = found or programs()
     if found is None:
         pytest.skip("no PostgreSQL server is installed")
     # Not below pytest's folder: only root could enter that, and a socket's path has 107 bytes.

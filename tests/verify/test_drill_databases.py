@@ -165,7 +165,8 @@ def test_where_scratch_is_smaller_than_the_snapshot_one_database_after_the_other
     assert "scratch is too small" in record.checks[-1]["problem"]
 
 
-def test_a_version_that_is_not_installed_is_named(tmp_path: Path) -> None:
+def test_a_version_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RestoreError, match="PostgreSQL 9 is needed") as caught:
         find_programs(90_000)
     assert "install postgresql-9" in (caught.value.hint or "")

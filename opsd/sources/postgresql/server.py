@@ -106,10 +106,10 @@ class Server:
         finally:
             session.close()
 
-    def tools(self) -> Tools:
-        """The client programs that fit this server; raises ServerProblem when all are too old."""
+    def tools(self, *, dump: int = 0) -> Tools:
+        """The client programs that fit this server, and a dump that needs that major version; raises ServerProblem when all are too old."""
         with self.session() as session:
-            return find_tools(int(one(session, "select current_setting('server_version_num')")), self)
+            return find_tools(int(one(session, "select current_setting('server_version_num')")), self, dump=dump)
 
     def to(self, **changes: str | int | None) -> "Server":
         """The same server, seen otherwise."""

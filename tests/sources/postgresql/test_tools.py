@@ -6,7 +6,7 @@ import pytest
 
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem
-from opsd.sources.postgresql.tools import find_tools, through
+from opsd.sources.postgresql.tools import find_tools, folders_with, reads_since, through
 
 
 def installed(root: Path, *versions: str) -> tuple[str, ...]:
@@ -42,6 +42,20 @@ def test_programs_that_are_all_older_are_refused_with_the_package_to_install(bar
     assert "postgresql-client-18" in caught.value.hint
 
 
+@pytest.mark.parametrize("minor, asked, chosen", [(14, 0, 16), (15, 16, 16), (16, 17, 17), (19, 17, 17)])
+def test_a_dump_may_ask_for_newer_programs_than_its_server(bare: Path, minor: int, asked: int, chosen: int) -> None:
+    since = reads_since(b"PGDMP" + bytes([1, minor, 0]))
+    assert since == asked
+    tools = find_tools(160000, Server(), installed(bare, "16.4", "17.1", "18.0"), dump=since)
+    assert (tools.version[0], tools.newer) == (chosen, chosen > 16)
+
+
+def test_what_is_no_dump_in_that_format_asks_for_nothing(bare: Path) -> None:
+    assert reads_since(b"") == reads_since(b"PGDMP") == reads_since(b"--\n-- PostgreSQL database dump") == 0
+    with pytest.raises(ServerProblem, match=r"the dump was made by PostgreSQL 17, .* found: 16\.4"):
+        find_tools(150000, Server(), installed(bare, "16.4"), dump=17)
+
+
 def test_no_programs_at_all_are_said_so(bare: Path) -> None:
     with pytest.raises(ServerProblem, match="found: none"):
         find_tools(180000, Server(), (f"{bare}/*/bin",))
@@ -58,6 +72,7 @@ def test_the_programs_on_the_path_come_first_unless_they_are_debians_wrapper(
     (own / "pg_dump").rename(own / "pg_wrapper")
     (own / "pg_dump").symlink_to(own / "pg_wrapper")
     assert find_tools(160000, Server(), folders).version == (16, 4)
+    assert [folder.parts[-2] for folder in folders_with("pg_dump", folders)] == ["16"]
 
 
 def test_a_beta_version_is_read(bare: Path) -> None:
