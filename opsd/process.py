@@ -329,10 +329,13 @@ def stop_all() -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the whole session to end, then end it; the exit of the program itself is not that of its children."""
+    """Ask the whole session to end, then end it; the exit of the program itself is not that of its children.
+
+    One that became another user may be out of reach (EPERM); it ends where its output is not read any more.
+    """
     if process.poll() is not None:
         return
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)

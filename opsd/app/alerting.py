@@ -18,7 +18,7 @@ from opsd.errors import StorageError
 from opsd.events import Reporter, Warning
 from opsd.monitor import spool
 from opsd.monitor.alert_options import Address, AlertSettings, address_text
-from opsd.monitor.alerts import decide
+from opsd.monitor.alerts import decide, next_time
 from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.spool import Place, Trouble
 from opsd.settings import Settings
@@ -63,13 +63,21 @@ class Alerting:
         self._paused_until = 0.0
         self._aside: tempfile.TemporaryDirectory[str] | None = None
         self._broken_since = 0
+        self._due = 0
 
     @property
     def _folder(self) -> Path:
         return Path(self._aside.name) if self._aside else self._settings.state
 
+    def is_due(self, now: int) -> bool:
+        """Whether something is to be told or sent, although nothing has changed since `observe` and `deliver`."""
+        return self._child is not None or now >= self._due
+
     def observe(self, problems: Sequence[Problem], now: int) -> None:
-        """All problems there are now (ns UTC): what follows stands in the spool when this returns. Call it every half a minute or so."""
+        """All problems there are now (ns UTC): what follows stands in the spool when this returns.
+
+        Call it when they change, when `is_due`, and every minute or so: other processes write into the spool too.
+        """
         try:
             self._change(self._settings.state, problems, now)
         except StorageError as error:
@@ -84,7 +92,8 @@ class Alerting:
 
     def _change(self, folder: Path, problems: Sequence[Problem], now: int) -> None:
         with spool.opened(folder, self._reporter.tell) as opened:
-            opened.change(lambda known: decide(known, problems, now, self._repeat), self._places, now)
+            decision = opened.change(lambda known: decide(known, problems, now, self._repeat), self._places, now)
+        self._due = next_time(decision.incidents, self._repeat)
 
     def _return(self) -> None:
         """The state folder is to be had again."""
@@ -167,6 +176,7 @@ class Alerting:
 
     def _waits(self, now: int) -> bool:
         with suppress(StorageError), spool.opened(self._folder, self._reporter.tell) as opened:
+            self._due = min((self._due, *(each.next_try for each in opened.troubles() if each.next_try > now)))
             return bool(opened.letters(self._places, now))
         return False
 

@@ -52,7 +52,14 @@ def run_as(account: pwd.struct_passwd, arguments: Sequence[str], references: Ite
         return None
     command, environment = found
     with _handed_on(account, references) as folder:
-        return subprocess.run(command, check=False, env={**environment, "CREDENTIALS_DIRECTORY": folder}).returncode
+        process = subprocess.Popen(command, env={**environment, "CREDENTIALS_DIRECTORY": folder})
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # It ends as it would have alone: a drill stops its server.
+            process.terminate()
+            process.wait()
+            raise
 
 
 @contextmanager

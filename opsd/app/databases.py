@@ -170,4 +170,7 @@ def server_of(session: Session, label: str) -> Server:
     configured = (source.options for source in session.settings.sources if source.label == label)
     options = next((each for each in configured if isinstance(each, PostgresqlSource)), PostgresqlSource())
     password = resolve(options.password, session.reporter).decode() if options.password else None
-    return Server.of(options, password)
+    server = Server.of(options, password).for_restores()
+    if server.user != options.user:
+        session.reporter.tell(f"{label}: as {server.user}, for {options.user} may make no database")
+    return server

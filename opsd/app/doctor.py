@@ -25,7 +25,8 @@ from opsd.monitor.ledger_file import LedgerFile
 from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
 from opsd.settings.stated import CopySettings
-from opsd.sources.discovery import SEARCH_SECONDS, Discovery, Found, Kind, Uncovered, discover, uncovered
+from opsd.sources.coverage import Uncovered, uncovered
+from opsd.sources.discovery import SEARCH_SECONDS, Discovery, Found, Kind, discover
 from opsd.sources.options import CommandSource, FilesSource, PostgresqlSource, SourceSettings, SqliteSource
 from opsd.verify import doctor_host, doctor_places, doctor_postgresql, doctor_sources, doctor_units
 from opsd.verify.drill_record import DrillRecords
@@ -327,7 +328,7 @@ def _coverage(session: Session, discovery: Discovery | None, missed: list[Uncove
     for each in missed:
         if each.found.kind.is_database:
             yield warning(each.found.kind, f"nothing takes {each.found}", _source_for(each.found))
-    for kind in (Kind.VOLUME, Kind.FOLDER):
+    for kind in (Kind.VOLUME, Kind.FOLDER, Kind.MOUNT):
         places = [_place(each) for each in missed if each.found.kind is kind]
         if places:
             step = "add them to a files source, or under its exclude: if they may be lost"

@@ -135,7 +135,8 @@ def _files(found: Sequence[Found], servers: Mapping[str, Mapping[str, Any]]) -> 
         "paths": paths,
         "exclude": [each for each in (*_EXCLUDED, *dumped) if _is_below(each, paths)],
     }
-    volumes = [place for place in _VOLUMES if any(each.place.startswith(place) for each in found)]
+    # Also where there are none yet: a volume that is made tomorrow is nobody's to forget.
+    volumes = [place for place in _VOLUMES if _is_below(place, paths)]
     return files | ({"include": volumes} if volumes else {})
 
 

@@ -4,13 +4,14 @@ Promise: a configuration that has sources is never written over; secrets are fil
 runs the nights, and the sample is taken and restored as that user.
 """
 
+import errno
 import json
 import os
 import pwd
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,10 @@ from opsd.app.setup_postgresql import Joined, join, labels
 from opsd.errors import ConfigurationError, StorageError
 from opsd.events import Reporter
 from opsd.process import run, said
-from opsd.settings import default_paths
+from opsd.settings import Settings, default_paths
 from opsd.settings.loading import DEFAULT_FILE, parsed
-from opsd.sources.discovery import Discovery, Found, Kind, Uncovered, listening_ports, uncovered
+from opsd.sources.coverage import Uncovered, uncovered
+from opsd.sources.discovery import Discovery, Found, Kind, holds_more, listening_ports
 from opsd.verify.doctor_units import installed
 
 #: Who runs the nights where the package made that user.
@@ -39,6 +41,10 @@ _MAIL_PORT: Final = 25
 _SYSTEMD: Final = Path("/run/systemd/system")
 _SYSTEMD_SECONDS: Final = 60.0
 _DAEMON: Final = "opsd-daemon.service"
+_AS_ROOT: Final = "run it as root; or, for what you may read yourself, with -c FILE, OPSD_REPOSITORY and OPSD_STATE"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: By these a repository is known.
+_REPOSITORY: Final = frozenset({"settings", "keys", "packs"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,40 +87,63 @@ def refuse_configured(file: Path) -> None:
     Raises:
         ConfigurationError: a file has sources, or can't be understood.
     """
-    for path in default_paths() if file == DEFAULT_FILE else (file,):
-        try:
-            content = yaml.safe_load(path.read_bytes())
-        except FileNotFoundError:
-            continue
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigurationError((f"{path} is there and can't be read: {error}",), hint="move it away") from error
-        if isinstance(content, dict) and any(content.get(key) for key in ("sources", "pulls")):
-            hint = "'opsd doctor' tests it; to begin anew, move it away, or name another with -c FILE"
-            raise ConfigurationError((f"{path} has sources: nothing was changed",), hint=hint)
+    try:
+        for path in (file, *_beside(file)):
+            _refuse_sources(path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigurationError((f"{error.filename}: {reason}",), hint=_AS_ROOT) from error
 
 
-def refuse_full(repository: str) -> None:
-    """Refuse a place for the repository that holds something.
+def _refuse_sources(path: Path) -> None:
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    try:
+        found = yaml.safe_load(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        parsed({str(path): content})
+        raise ConfigurationError((f"{path} can't be understood",), hint="mend it, or move it away") from error
+    if isinstance(found, dict) and any(found.get(key) for key in ("sources", "pulls")):
+        hint = "'opsd doctor' tests it; to begin anew, move it away, or name another with -c FILE"
+        raise ConfigurationError((f"{path} has sources: nothing was changed",), hint=hint)
+
+
+def _beside(file: Path) -> tuple[Path, ...]:
+    """The files that are read with a configuration as one."""
+    return default_paths()[1:] if file == DEFAULT_FILE else ()
+
+
+def refuse_full(folder: str) -> None:
+    """Refuse a place for a repository, or a copy, that holds something.
 
     Raises:
         ConfigurationError: it does, or can't be looked at.
     """
     try:
-        names = set(os.listdir(repository)) - {"lost+found"}
+        names = set(os.listdir(folder)) - {"lost+found"}
     except FileNotFoundError:
         return
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ConfigurationError((f"{repository}: {reason}",), hint="choose another place") from error
+        hint = _AS_ROOT if isinstance(error, PermissionError) else "choose another place"
+        raise ConfigurationError((f"{folder}: {reason}",), hint=hint) from error
+    if names >= _REPOSITORY:
+        hint = "choose an absent or empty folder; to go on with it, name it in a configuration of your own: opsd config generate"
+        raise ConfigurationError((f"{folder} holds a repository already",), hint=hint)
     if names:
-        raise ConfigurationError((f"{repository} holds something already",), hint="choose an absent or empty folder")
+        raise ConfigurationError((f"{folder} holds something already",), hint="choose an absent or empty folder")
 
 
 class Setup:
     """One setup, whose steps follow each other: `plan`, `write`, `initialise`, `prove`."""
 
-    def __init__(self, answers: Answers, discovery: Discovery, reporter: Reporter) -> None:
+    def __init__(
+        self, answers: Answers, discovery: Discovery, reporter: Reporter, beside: Iterable[Path] | None = None
+    ) -> None:
+        """Begin; files `beside` the configuration are read with it as one."""
         self.answers = answers
+        self._beside = tuple(_beside(answers.file) if beside is None else beside)
         self.account = service_account()
         self._discovery = discovery
         self.reporter = reporter
@@ -123,9 +152,9 @@ class Setup:
         """What to write; makes the role in each PostgreSQL server that runs.
 
         Raises:
-            ConfigurationError: nothing was found that could be a source.
+            ConfigurationError: nothing was found that could be a source, or what stands in conf.d does not go with it.
         """
-        found = self._discovery.found
+        found = [each for each in self._discovery.found if each.kind is not Kind.FOLDER or _is_readable(each.place)]
         servers = [each for each in found if each.kind is Kind.POSTGRESQL and each.runs and each.place]
         joined = [self._join(server, label) for server, label in zip(servers, labels(servers), strict=True)]
         sources = {each.label: {"postgresql": each.options} for each in joined}
@@ -136,7 +165,7 @@ class Setup:
                 ("nothing was found to back up",), hint="write the configuration by hand: opsd config generate"
             )
         text = text_of(proposed)
-        parsed({str(self.answers.file): text.encode()})
+        self._settings(text.encode())
         small = sample(
             proposed, found, {each.label: each.smallest for each in joined if each.smallest and not each.todo}
         )
@@ -218,14 +247,16 @@ class Setup:
                 path.replace(path.with_name(f"{path.name}.before-setup"))
             partial.replace(path)
         except OSError as error:
+            partial.unlink(missing_ok=True)
+            hint = f"make room there: df -h {path.parent}" if error.errno in _FULL else _AS_ROOT
             raise StorageError(
-                f"{path} can't be written: {(error.strerror or str(error)).lower()}",
-                hint="run as root, or name another place with -c FILE",
+                f"{path} can't be written: {(error.strerror or str(error)).lower()}", hint=hint
             ) from error
 
     def _give(self, path: Path) -> None:
         if self.account and path.exists():
-            os.chown(path, self.account.pw_uid, self.account.pw_gid)
+            # Not through a symlink: whoever owns the folder could aim at any file.
+            os.chown(path, self.account.pw_uid, self.account.pw_gid, follow_symlinks=False)
 
     def initialise(self) -> dict[str, Any]:
         """Make the folders and the repository; what 'opsd init' answers: the repository's id, and its recovery kit.
@@ -235,7 +266,7 @@ class Setup:
         """
         self.reporter.stage("make the repository")
         try:
-            for folder in (Path(self.answers.repository), self.answers.state):
+            for folder in (Path(self.answers.repository), self.answers.state, *self._local_copy()):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._give(folder)
             return self._opsd(self.answers.file, "init")
@@ -246,6 +277,10 @@ class Setup:
                 text = f"{error.filename}: {(error.strerror or str(error)).lower()}"
                 raise StorageError(text, hint="run as root, or set OPSD_REPOSITORY and OPSD_STATE") from error
             raise
+
+    def _local_copy(self) -> list[Path]:
+        copy = self.answers.copy
+        return [Path(copy)] if copy and not sftp_of(copy) else []
 
     def start_nights(self) -> str | None:
         """Where systemd runs and our units are there: let them have what the configuration names, and start the daemon.
@@ -329,6 +364,18 @@ class Setup:
 
     def left_out(self) -> tuple[Uncovered, ...]:
         """What was found and the configuration does not take."""
-        text = self.answers.file.read_bytes()
-        settings = parsed({str(self.answers.file): text})
-        return uncovered(settings.sources, self._discovery.found)
+        settings = self._settings(self.answers.file.read_bytes())
+        own = [str(path) for path in (self.answers.repository, *self._local_copy())]
+        found = self._discovery.found
+        return uncovered(
+            settings.sources, (each for each in found if each.kind is not Kind.MOUNT or holds_more(each.place, own))
+        )
+
+    def _settings(self, text: bytes) -> Settings:
+        """The configuration as the nights will read it."""
+        return parsed({str(self.answers.file): text} | {str(path): path.read_bytes() for path in self._beside})
+
+
+def _is_readable(folder: str) -> bool:
+    """Whether the nights may list it: as the user opsd they may read everything."""
+    return os.access(folder, os.R_OK | os.X_OK)

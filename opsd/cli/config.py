@@ -114,6 +114,11 @@ def units(**given: Any) -> None:
         for path in changed:
             output.line(f"{'wrote' if files[path] else 'removed'} {path}")
         output.line("now run: systemctl daemon-reload" if changed else "all of them are as they should be")
+        names = [path.parent.name.removesuffix(".service.d") for path in changed if "@" not in path.parent.name]
+        if names:
+            text = "What is at work keeps its old rights until it ends, or until (a job stops at a safe point, and goes on later):"
+            output.lines(text)
+            output.line(f"systemctl try-restart {' '.join(names)}")
     else:
         texts_shown = [f"# {path}\n{text}" for path, text in files.items() if text]
         click.echo("\n".join(texts_shown) or "# the units let opsd have all that this configuration names\n", nl=False)

@@ -1,5 +1,6 @@
 """`opsd drill`: a full restore from a copy that proves it, and what earlier ones showed."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import tzinfo
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from opsd import clock
+from opsd.app.as_owner import owner_of, run_as
 from opsd.app.drills import drill
 from opsd.app.recording import recorded
 from opsd.app.session import Session
@@ -17,7 +19,8 @@ from opsd.cli.drill_page import page
 from opsd.cli.main import HELP
 from opsd.cli.options import access_of, described, from_option, json_option, session
 from opsd.cli.output import Column
-from opsd.cli.progress import listening
+from opsd.cli.progress import Listener, listening
+from opsd.credentials import references
 from opsd.errors import OpsdError, UsageError
 from opsd.verify.drill_record import DrillRecord, DrillRecords
 
@@ -32,6 +35,8 @@ _COLUMNS = (
 )
 _COLOURS = {"green": "green", "deviating": "yellow", "failed": "yellow", "red": "red"}
 _LISTED = 20
+#: Whether it can be read is seen by reading: access(2) knows nothing of capabilities.
+_FILE = click.Path(readable=False)
 
 _TEXT = """Restore the newest snapshot of a copy in full, with nothing but that copy and one key, into a scratch place: files, SQLite databases,
 PostgreSQL databases in a throwaway server. Compare all of it with what the manifest recorded, ask the site's own checks,
@@ -67,8 +72,8 @@ JSON:
     "--seed-failure", "seed", is_flag=True, help="Damage one thing of each kind first: the drill must go red."
 )
 @click.option("--kit", is_flag=True, help="Open with the recovery kit: asked for, or in OPSD_KIT_FILE.")
-@click.option("--kit-file", metavar="FILE", type=click.Path(), help="Open with the recovery kit in a file.")
-@click.option("--key-file", metavar="FILE", type=click.Path(), help="Open with a recipient's key file.")
+@click.option("--kit-file", metavar="FILE", type=_FILE, help="Open with the recovery kit in a file.")
+@click.option("--key-file", metavar="FILE", type=_FILE, help="Open with a recipient's key file.")
 @from_option
 @json_option
 @click.pass_context
@@ -79,7 +84,16 @@ def command(ctx: click.Context, /, **given: Any) -> int | None:
         if asked:
             raise UsageError(f"'opsd drill {ctx.invoked_subcommand}' takes none of the options of a drill")
         return None
-    with session(given) as (opened, listener), recorded(opened, "drill", begins=True, part=given["seed"]) as entry:
+    with session(given) as (opened, listener):
+        # The scratch folder is private to whoever runs the nights, and only as that user a drill proves that theirs will pass.
+        account = owner_of(opened.settings.state)
+        code = run_as(account, sys.argv[1:], references(opened.settings)) if account else None
+        return _carried_out(opened, listener, given) if code is None else code
+
+
+def _carried_out(opened: Session, listener: Listener, given: Mapping[str, Any]) -> int:
+    """The drill, and what it showed."""
+    with recorded(opened, "drill", begins=True, part=given["seed"]) as entry:
         record = drill(opened, seed=given["seed"], shown=output.duration)
         zone = opened.settings.zone
         # What is amiss with the ledger is a warning here: the verdict is the copy's, whatever this host remembers.

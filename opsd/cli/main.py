@@ -141,7 +141,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None: 
     "--config",
     "configuration",
     metavar="FILE",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="The configuration; otherwise OPSD_CONFIG, else /etc/opsd/opsd.yaml.",
 )
 @click.option(

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,18 +21,20 @@ from opsd.cli import output
 from opsd.cli.init import kit_text
 from opsd.cli.options import configuration_path, described
 from opsd.cli.progress import listening
-from opsd.errors import OpsdError, UsageError
+from opsd.errors import ConfigurationError, OpsdError, UsageError
 from opsd.monitor.alert_options import URL
 from opsd.settings import DEFAULT_FILE
 from opsd.settings.model import DEFAULT_STATE, system_zone
 from opsd.settings.values import TIME, ZONE
-from opsd.sources.discovery import Discovery, Kind, Uncovered, discover
+from opsd.sources.coverage import Uncovered
+from opsd.sources.discovery import Discovery, Kind, discover, lies_in
 
 _REPOSITORY: Final = "/var/backups/opsd"
 _TIME: Final = "04:00"
 _TRIES: Final = 3
 #: Of each kind, so many are listed.
 _SHOWN: Final = 12
+_NO_KIT: Final = "nobody has shown to hold the kit: print it, then show that it opens the repository: opsd drill --kit"
 _SAME_MACHINE: Final = (
     "The repository is on this machine only: no backup against fire or theft.",
     "Name a place elsewhere under copies: (docs/copies.md), or let another machine",
@@ -66,7 +69,7 @@ def command(**given: Any) -> int:
     if not given["as_json"]:
         _show_found(discovery)
     if not given["yes"]:
-        answers = _asked(answers)
+        answers = asked(answers)
     refuse_full(answers.repository)
     return _carried_out(answers, discovery, given, began)
 
@@ -81,18 +84,38 @@ def _defaults(file: Path) -> Answers:
     )
 
 
-def _asked(default: Answers) -> Answers:
-    """At most six questions, the last of which is whether to go on."""
-    repository = _question("Where to keep the repository", default.repository, _absolute)
-    copy = _question("A copy elsewhere: a folder, or user@host:path (empty: none yet)", "", _place)
+def asked(default: Answers) -> Answers:
+    """At most six questions, the last of which is whether to go on.
+
+    Raises:
+        UsageError: nobody is there to answer. click.Abort: they want no more of it.
+    """
+    try:
+        answers = _questions(default)
+        goes_on = click.confirm(
+            "Write the configuration, make the repository, and restore a sample", default=True, err=True
+        )
+    except click.Abort:
+        output.note("")
+        if not sys.stdin.isatty():
+            hint = "run it in a terminal, or take what is proposed: opsd setup --yes"
+            raise UsageError("the questions were not answered, so nothing was changed", hint=hint) from None
+        goes_on = False
+    if not goes_on:
+        output.note("nothing was changed")
+        raise click.Abort
+    return answers
+
+
+def _questions(default: Answers) -> Answers:
+    repository = _question("Where to keep the repository", default.repository, _empty)
+    copy = _question(
+        "A copy elsewhere: a folder, or user@host:path (empty: none yet)", "", lambda text: _place(text, repository)
+    )
     contact = _question("Whom to tell: an e-mail address, or a URL of apprise (empty: nobody yet)", "", _address)
     zone = _question("Time zone", default.zone, lambda text: ZONE.convert(text) and text)
     at = _question("Time of the nightly backup", default.time, lambda text: TIME.convert(text) and text)
-    if not click.confirm("Write the configuration, make the repository, and restore a sample", default=True, err=True):
-        raise click.Abort
-    return Answers(
-        file=default.file, repository=repository, state=default.state, zone=zone, time=at, copy=copy, contact=contact
-    )
+    return replace(default, repository=repository, zone=zone, time=at, copy=copy, contact=contact)
 
 
 def _question(text: str, default: str, check: Any) -> str:
@@ -101,21 +124,31 @@ def _question(text: str, default: str, check: Any) -> str:
     def checked(answer: str) -> str:
         try:
             return str(check(answer.strip()))
-        except ValueError as error:
+        except (ValueError, ConfigurationError) as error:
             raise click.BadParameter(str(error)) from error
 
     answer: str = click.prompt(text, default=default, value_proc=checked, err=True, show_default=bool(default))
     return answer
 
 
-def _absolute(text: str) -> str:
+def _empty(text: str) -> str:
+    """An absolute path at which nothing stands yet."""
     if not text.startswith("/"):
         raise ValueError("an absolute path, such as /var/backups/opsd")
-    return os.path.normpath(text)
+    folder = os.path.normpath(text)
+    refuse_full(folder)
+    return folder
 
 
-def _place(text: str) -> str:
-    return text if not text or sftp_of(text) else _absolute(text)
+def _place(text: str, repository: str) -> str:
+    if not text or sftp_of(text):
+        return text
+    if not text.startswith("/"):
+        raise ValueError("the absolute path of a folder, or user@host:path")
+    folder = _empty(text)
+    if lies_in(folder, repository) or lies_in(repository, folder):
+        raise ValueError(f"not in the repository ({repository}), nor around it")
+    return folder
 
 
 def _address(text: str) -> str:
@@ -136,17 +169,12 @@ def _carried_out(answers: Answers, discovery: Discovery, given: Mapping[str, Any
         _show_written(answers, plan)
         _show_kit(created)
     confirmed = not unasked and _is_confirmed(created["kit"])
-    setup.remember(kit_confirmed=confirmed)
-    try:
-        with listening(quiet=quiet) as listener:
-            setup.reporter = listener
-            sample = setup.prove(plan)
-    except OpsdError as error:
-        sample = Sample(exit_code=1, verdict="failed", problems=(str(error),))
-    plan = replace(plan, todo=(*plan.todo, *filter(None, [setup.start_nights()])))
+    sample = _proved(setup, plan, confirmed=confirmed, quiet=quiet)
+    todo = (setup.start_nights(), None if confirmed or unasked else _NO_KIT)
+    plan = replace(plan, todo=(*plan.todo, *filter(None, todo)))
     seconds = time.monotonic() - began
     missed = setup.left_out()
-    code = sample.exit_code or (3 if plan.todo or not (confirmed or unasked) else 0)
+    code = sample.exit_code or (3 if plan.todo else 0)
     if quiet:
         told = {"kit": created["kit"], "kit_confirmed": confirmed, "seconds": round(seconds, 1)}
         output.emit(_as_json(answers, plan, sample, missed) | told | {"found": _counts(discovery)})
@@ -154,6 +182,20 @@ def _carried_out(answers: Answers, discovery: Discovery, given: Mapping[str, Any
         _show_end(answers, plan, sample, missed)
         output.line(f"setup took {output.duration(seconds)}")
     return code
+
+
+def _proved(setup: Setup, plan: Plan, *, confirmed: bool, quiet: bool) -> Sample:
+    """How the sample came back; whatever goes wrong, the kit is shown and the nights are started."""
+    try:
+        with listening(quiet=quiet) as listener:
+            setup.reporter = listener
+            setup.remember(kit_confirmed=confirmed)
+            return setup.prove(plan)
+    except OpsdError as error:
+        said = f"{error} ({error.hint})" if error.hint else str(error)
+        return Sample(exit_code=1, verdict="failed", problems=(said,))
+    except KeyboardInterrupt as stopped:
+        return Sample(exit_code=getattr(stopped, "exit_code", 130), verdict="stopped")
 
 
 def _is_confirmed(kit: str) -> bool:
@@ -168,7 +210,7 @@ def _is_confirmed(kit: str) -> bool:
         if typed.strip().upper() == groups[number]:
             return True
         output.note("that is another; groups are counted from the left, line by line")
-    output.problem("the kit was not confirmed", "print it, then show that it opens the repository: opsd drill --kit")
+    output.problem("the kit was not confirmed")
     return False
 
 
@@ -232,6 +274,9 @@ def _show_end(answers: Answers, plan: Plan, sample: Sample, missed: Sequence[Unc
         output.line(output.paint("not covered", None, bold=True))
         for missing in missed:
             output.lines(str(missing.found), indent=2)
+        output.lines(
+            "Name it under sources:, or under exclude: of a source if it may be lost. 'opsd doctor' tells how."
+        )
     if not answers.copy:
         output.line()
         output.line(output.paint(_SAME_MACHINE[0], "yellow", bold=True))
@@ -240,4 +285,7 @@ def _show_end(answers: Answers, plan: Plan, sample: Sample, missed: Sequence[Unc
     output.line()
     for each in plan.todo:
         output.lines(f"to do: {each}")
-    output.line("next: opsd doctor, and opsd backup for all of it")
+    if sample.exit_code in {0, 3}:
+        output.line("next: opsd doctor, and opsd backup for all of it")
+    else:
+        output.line("nothing is proven yet. next: opsd doctor, opsd backup, opsd drill")

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from opsd.errors import ConfigurationError
 from opsd.monitor.metrics import CONTENT_TYPE
@@ -32,8 +33,6 @@ _CLIENTS: Final = 16
 _WAITING: Final = 1024
 #: A request with all its headers.
 _LETTERS: Final = 16 * 1024
-#: How soon a wish to stop is seen, in seconds.
-_LOOK: Final = 0.25
 _MODE: Final = 0o660
 
 
@@ -66,13 +65,14 @@ class MetricsServer:
         """
         listening = self._bound()
         self._server = _Server(listening, self._answers, self._seconds)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK,), name="metrics", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(None,), name="metrics", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Listen no more; the socket's file goes, unless it is another's by now."""
         if not self._server or not self._thread:
             return
+        self._server.socket.shutdown(socket.SHUT_RDWR)  # Wakes the thread, which else sleeps until somebody comes.
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -104,6 +104,7 @@ class MetricsServer:
             return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_WAITING)
         except (OSError, ValueError, OverflowError) as error:
             told = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+            told = told.partition(" (while ")[0]  # Where the library names the address once more.
             raise ConfigurationError(
                 (f"metrics.listen: can't listen at {self._listen}: {told}",),
                 hint="is another daemon at work there? Else set metrics.listen to a free HOST:PORT, to unix:/path, or to off",
@@ -200,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.client_address = ("local", 0)
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path = urlsplit(self.path).path  # A proxy may name the host too.
         if path not in _PAGES:
             self.send_error(HTTPStatus.NOT_FOUND, explain="there are /metrics and /healthz")
             return

@@ -80,10 +80,10 @@ def decide(plan: Plan, past: Past, busy: Collection[str], now: int) -> Decision:
 
 
 def _look_again(past: Past, runs: Sequence[Run], now: int) -> Iterator[Start]:
-    """The self-check: every hour, and after each end of another job."""
+    """The self-check: every hour, after each end of another job, and when a configuration was taken, which may name other places."""
     last = runs[0].started if runs else 0
     ends = (run.ended for job in past.runs if job != SELF_CHECK for run in past.of(job, now)[:_NEWEST])
-    if now - last >= _LOOK or max(ends, default=0) > last:
+    if now - last >= _LOOK or max(ends, default=0) > last or last < past.configured <= now:
         yield Start(job=SELF_CHECK, slot=now, attempt=1)
 
 

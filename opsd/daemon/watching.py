@@ -10,7 +10,6 @@ from typing import Final
 import structlog
 
 from opsd.app.alerting import Alerting
-from opsd.app.metering import view_of
 from opsd.app.planning import besides_of, observed_of
 from opsd.app.version import version
 from opsd.clock import SECOND, Clock
@@ -20,7 +19,8 @@ from opsd.daemon.service import Listener
 from opsd.errors import ConfigurationError
 from opsd.events import Total, Warning
 from opsd.monitor.health import judge
-from opsd.monitor.metrics import Exposition, Service
+from opsd.monitor.metrics import Exposition, Service, View
+from opsd.monitor.observed import Observed
 from opsd.monitor.problems import Problem, Severity
 from opsd.settings import Settings
 from opsd.settings.schedule import OFF
@@ -42,10 +42,14 @@ class Watch(Listener):
         self._server: MetricsServer | None = None
         self._listen = OFF
         self._alerting: Alerting | None = None
+        self._observed: Observed | None = None
         self._problems: tuple[Problem, ...] = ()
         self._since: dict[str, int] = {}
+        self._changed = True
         self._shown = 0
         self._ticked = 0
+        self._is_owed = False
+        self._tried = 0
         self._loaded = 0
 
     def start(self, settings: Settings) -> None:
@@ -57,36 +61,48 @@ class Watch(Listener):
         if self._alerting:
             self._alerting.close()
         self._alerting = Alerting(settings, LogReporter(), self._configuration)
-        self._loaded, self._shown = self._clock.now(), 0
+        self._loaded = self._tried = self._clock.now()
+        self._shown = 0
 
     def tick(self, look: Look) -> None:
         """Tell it as it stands now."""
         is_time = abs(look.now - self._shown) >= _EVERY
-        if is_time and self._server is None:
+        if self._server is None and abs(look.now - self._tried) >= _EVERY:
+            self._tried = look.now
             self._serve()
-        if look.changed or is_time:
+        self._changed = self._changed or look.changed
+        is_time = is_time or self._changed
+        if is_time:
             self._tell(look)
-            self._shown = look.now
+            self._changed, self._shown, self._is_owed = False, look.now, True
         # The first tick after a start or a sleep sees what that left behind, and starts what is due: what of it lasts is told by the next.
         is_awake = 0 <= look.now - self._ticked <= _ASLEEP
         self._ticked = look.now
-        if self._alerting:
-            if is_awake:
-                self._alerting.observe(self._problems, look.now)
+        if self._alerting and is_awake and (self._is_owed or self._alerting.is_due(look.now)):
+            self._is_owed = False
+            self._alerting.observe(self._problems, look.now)
             self._alerting.deliver(look.now)
 
     def _tell(self, look: Look) -> None:
-        service = Service(version=version(), reloaded=_REFUSED not in look.trouble, reload_time=self._loaded)
-        self._problems = self._judged(look)
-        self._exposition.show(view_of(look.plan, look.past, look.state, look.now, service, self._problems))
-
-    def _judged(self, look: Look) -> tuple[Problem, ...]:
-        """What the state shows, what is wrong with the daemon itself, and who can't be told."""
-        health = judge(look.plan, look.past, observed_of(look.state), look.now, besides_of(look.state, look.now))
+        if self._changed:  # Of hundreds of sources it is long.
+            self._observed = observed_of(look.state)
+        health = judge(look.plan, look.past, self._observed, look.now, besides_of(look.state, look.now))
         own = self._own(look.trouble, look.now)
         unreached = self._alerting.problems() if self._alerting else []
-        told = {each.key: each for each in (*health.problems, *own, *unreached)}
-        return tuple(told.values())
+        self._problems = tuple({each.key: each for each in (*health.problems, *own, *unreached)}.values())
+        self._exposition.show(
+            View(
+                now=look.now,
+                service=Service(version=version(), reloaded=_REFUSED not in look.trouble, reload_time=self._loaded),
+                plan=look.plan,
+                past=look.past,
+                counts=look.state.counts(),
+                observed=self._observed,
+                paused_until=health.pause.until if health.pause else 0,
+                is_overdue=health.is_overdue,
+                problems=self._problems,
+            )
+        )
 
     def _own(self, trouble: Mapping[str, Trouble], now: int) -> list[Problem]:
         self._since = {key: self._since.get(key, now) for key in trouble}

@@ -14,6 +14,8 @@ from opsd.monitor.problems import Problem, Severity
 
 #: So long a problem must stay away to have ended, unless `repeat` is shorter; one that comes back earlier never left (ns).
 SETTLING: Final = 300 * SECOND
+#: Later than any clock.
+NEVER: Final = 2**63 - 1
 
 
 class Event(StrEnum):
@@ -74,6 +76,14 @@ def decide(incidents: Iterable[Incident], problems: Iterable[Problem], now: int,
     return Decision(incidents=(*merged.values(), *told), events=tuple(events.items()))
 
 
+def next_time(incidents: Iterable[Incident], repeat: int) -> int:
+    """When something is to be told next although all stays as it is; the end of time where nothing is."""
+    open_ = [each for each in incidents if each.ended is None]
+    loud = (each.told + repeat for each in open_ if _is_loud(each))
+    gone = (each.gone + min(SETTLING, repeat) for each in open_ if each.gone is not None)
+    return min((*loud, *gone), default=NEVER)
+
+
 def reported(incidents: Iterable[Incident], problem: Problem, now: int, repeat: int) -> Decision:
     """The same where somebody tells of one problem whose end nobody will see; all others stay as they are."""
     known = tuple(incidents)
@@ -87,8 +97,9 @@ def _seen(incident: Incident, problem: Problem | None, now: int, settling: int) 
     """The incident with what is known of its problem now."""
     if problem is not None:
         known = None if _is_worse(problem, incident.problem) else incident.acknowledged
-        since = min(problem.since, incident.problem.since)  # Some are only known since somebody looked.
-        return replace(incident, problem=replace(problem, since=since), gone=None, acknowledged=known)
+        # Of some problems, whoever finds them knows only that they are there now.
+        began = min(problem.since, incident.problem.since)
+        return replace(incident, problem=replace(problem, since=began), gone=None, acknowledged=known)
     if incident.stays:
         return incident
     gone = now if incident.gone is None or incident.gone > now else incident.gone

@@ -9,6 +9,7 @@ no prune dropped, a drill was red, a job found damage); else 3 when there is any
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
+from functools import cache
 from typing import Final
 
 from opsd.clock import DAY, local
@@ -251,6 +252,7 @@ def _of_repository(case: _Case) -> Iterator[_Finding]:
 
 def _of_sources(case: _Case, place: PlaceSeen) -> Iterator[_Finding]:
     reasons = _reasons(case.past, case.now)
+    due = cache(lambda stored: case.due("backup", stored))  # Hundreds of sources are in one snapshot.
     for label, seen in case.observed.sources.items():
         stored = place.points.get(label, Point()).stored
         if seen.outcome == "failed":
@@ -264,7 +266,7 @@ def _of_sources(case: _Case, place: PlaceSeen) -> Iterator[_Finding]:
             continue
         if not stored:
             yield _warning(f"source.{label}.stale", f"source {label} is in no snapshot yet", "opsd backup", case.now)
-        elif "backup" in case.plan.jobs and case.now > (until := case.due("backup", stored)):
+        elif "backup" in case.plan.jobs and case.now > (until := due(stored)):
             title = f"source {label}: its newest good snapshot is of {_time(stored, case.plan.zone)}"
             yield _critical(f"source.{label}.stale", title, "opsd backup", until, is_overdue=True)
 

@@ -5,7 +5,7 @@ time (a deadline, a recovery point) is told as a moment, so it needs no refresh.
 words of opsd's own, labels of sources and names of places. docs/metrics.md lists all of it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from opsd import clock
 from opsd.model import Outcome
 from opsd.monitor.deadlines import JOBS, Past, Plan, deadline
-from opsd.monitor.observed import DrillSeen, Observed, PlaceSeen, SourceSeen
+from opsd.monitor.observed import DrillSeen, Observed, PlaceSeen, Point, SourceSeen
 from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.state import INTERRUPTED, MISDATED, MISSED, NEVER_RAN, RUNNING, SKIPPED, Run
 
@@ -46,6 +46,7 @@ STAGES: Final = {
 _READ: Final = "read"
 _OTHER: Final = "other"
 _COPY: Final = "copy"
+_PULL: Final = "pull"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +62,12 @@ def _of(help: str, *labels: str) -> Definition:  # noqa: A002 - the exposition's
     return Definition(help=help, labels=labels)
 
 
-#: All that there is, by name, but the `process_*` of the client library.
-METRICS: Final[Mapping[str, Definition]] = {
+#: What the daemon and its jobs are at; told anew each time.
+_AT_WORK: Final[Mapping[str, Definition]] = {
     "opsd_build_info": _of("Always 1; the version that runs", "version"),
     "opsd_promise_kept": _of("1 while nothing critical is wrong and nothing is overdue, as opsd judges"),
     "opsd_problems": _of("What 'opsd status' names as wrong", "severity"),
     "opsd_updated_timestamp_seconds": _of("When these figures were worked out"),
-    "opsd_observed_timestamp_seconds": _of("When the self-check last looked at what is really there"),
     "opsd_state_begun_timestamp_seconds": _of("When state.sqlite was begun; what came before is not known"),
     "opsd_paused_until_timestamp_seconds": _of("When the pause ends; 0 or in the past: none"),
     "opsd_configuration_reload_success": _of("1 if the newest configuration is in force, 0 if it was refused"),
@@ -79,6 +79,10 @@ METRICS: Final[Mapping[str, Definition]] = {
     "opsd_job_running": _of("1 while a run is at work", "job"),
     "opsd_job_last_run_duration_seconds": _of("How long the newest run that ended took", "job"),
     "opsd_job_last_run_stage_duration_seconds": _of("How long it spent in each stage", "job", "stage"),
+}
+#: What stands, as the last look found it.
+_STANDING: Final[Mapping[str, Definition]] = {
+    "opsd_observed_timestamp_seconds": _of("When the self-check last looked at what is really there"),
     "opsd_source_outcome": _of("1 for how the source ended in its newest snapshot", "source", "outcome"),
     "opsd_source_bytes": _of("What it held there", "source"),
     "opsd_source_files": _of("Files that it held there", "source"),
@@ -120,6 +124,8 @@ METRICS: Final[Mapping[str, Definition]] = {
     "opsd_uncovered_databases": _of("Databases found on this host that no source has, where somebody looked"),
     "opsd_uncovered_folders": _of("Folders found on this host that no source has, where somebody looked"),
 }
+#: All that there is, by name, but the `process_*` of the client library.
+METRICS: Final[Mapping[str, Definition]] = {**_AT_WORK, **_STANDING}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +139,10 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """All that the figures come from, at one moment; `counts`: runs by job and outcome, as the state counts them."""
+    """All that the figures come from, at one moment; `counts`: runs by job and outcome, as the state counts them.
+
+    `is_overdue` and `problems` are as `opsd status` judges.
+    """
 
     now: int
     service: Service
@@ -142,45 +151,59 @@ class View:
     counts: Mapping[tuple[str, str], int]
     observed: Observed | None
     paused_until: int = 0
+    is_overdue: bool = False
     problems: Sequence[Problem] = ()
 
 
-class Exposition(Collector):
+class Exposition:
     """The page that is held; `show` replaces it, from any thread."""
 
     def __init__(self) -> None:
-        self._families: tuple[Metric, ...] = ()
+        self._observed: Observed | None = None
+        self._standing = b""
         self._text = b""
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
     def show(self, view: View) -> None:
-        """Hold the figures of another moment."""
-        self._families = families(view)
-        registry = CollectorRegistry()
-        registry.register(self)
-        self._text = generate_latest(registry)
-
-    def collect(self) -> tuple[Metric, ...]:
-        """What is held."""
-        return self._families
+        """Hold the figures of another moment; what stands is rendered anew only where it is not as before: it may be thousands of lines."""
+        if not self._standing or view.observed != self._observed:
+            self._standing = _rendered(_families(_STANDING, _observed(view.observed)))
+            self._observed = view.observed
+        self._text = _rendered(_families(_AT_WORK, chain(_service(view), _jobs(view)))) + self._standing
 
     def text(self) -> bytes:
         """The page, in the text format 0.0.4 of Prometheus; empty before the first `show`."""
         return self._text and self._text + generate_latest(self._process)
 
 
+class _Held(Collector):
+    """Families, for the client library."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Sequence[Metric]:
+        return self._families
+
+
+def _rendered(families: Sequence[Metric]) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(_Held(families))
+    return generate_latest(registry)
+
+
 #: A metric's name, the values of its labels, and its value.
 _Sample = tuple[str, tuple[str, ...], float]
 
 
-def families(view: View) -> tuple[Metric, ...]:
-    """The figures of a moment, each metric once, in the order of `METRICS`."""
+def _families(definitions: Mapping[str, Definition], samples: Iterable[_Sample]) -> Sequence[Metric]:
+    """These metrics, each once, in their order."""
     found: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
         name: (CounterMetricFamily if each.is_counter else GaugeMetricFamily)(name, each.help, labels=each.labels)
-        for name, each in METRICS.items()
+        for name, each in definitions.items()
     }
-    for name, labels, value in chain(_service(view), _jobs(view), _observed(view.observed)):
+    for name, labels, value in samples:
         found[name].add_metric(labels, value)
     return tuple(found.values())
 
@@ -196,7 +219,8 @@ def stage_name(job: str, stage: str) -> str:
 def _service(view: View) -> Iterator[_Sample]:
     service = view.service
     yield "opsd_build_info", (service.version,), 1
-    yield "opsd_promise_kept", (), _is_kept(view)
+    is_critical = any(each.severity == Severity.CRITICAL for each in view.problems)
+    yield "opsd_promise_kept", (), not (view.is_overdue or is_critical)
     for severity in Severity:
         yield "opsd_problems", (severity,), sum(each.severity == severity for each in view.problems)
     yield "opsd_updated_timestamp_seconds", (), _seconds(view.now)
@@ -204,12 +228,6 @@ def _service(view: View) -> Iterator[_Sample]:
     yield "opsd_paused_until_timestamp_seconds", (), _seconds(view.paused_until)
     yield "opsd_configuration_reload_success", (), service.reloaded
     yield "opsd_configuration_reload_success_timestamp_seconds", (), _seconds(service.reload_time)
-
-
-def _is_kept(view: View) -> bool:
-    """As 'opsd status' judges: nothing critical, and nothing overdue."""
-    is_late = any(view.now > deadline(view.plan, view.past, job, view.now) for job in view.plan.jobs)
-    return not is_late and all(each.severity != Severity.CRITICAL for each in view.problems)
 
 
 def _jobs(view: View) -> Iterator[_Sample]:
@@ -256,6 +274,9 @@ def _observed(observed: Observed | None) -> Iterator[_Sample]:
     repository = next((each for each in observed.places.values() if each.kind == "repository"), None)
     for name, place in observed.places.items():
         yield from _place(name, place)
+        # Of a source that the configuration names no more, snapshots are left; nobody is to be woken for their age.
+        for label in place.points if place.kind == _PULL else observed.sources:
+            yield from _point(label, name, place.points.get(label, Point()))
         if place.kind == _COPY:
             yield from _copy(name, place, repository)
     for name, tier in observed.tiers.items():
@@ -288,9 +309,11 @@ def _place(name: str, place: PlaceSeen) -> Iterator[_Sample]:
     if place.verify != "off":
         yield "opsd_place_verified_ratio", (name, "read"), place.read_share
         yield "opsd_place_verified_ratio", (name, "vouched"), place.vouched_share
-    for label, point in place.points.items():
-        for state in ("stored", "verified", "restored"):
-            yield "opsd_recovery_point_timestamp_seconds", (label, name, state), _seconds(getattr(point, state))
+
+
+def _point(label: str, place: str, point: Point) -> Iterator[_Sample]:
+    for state in ("stored", "verified", "restored"):
+        yield "opsd_recovery_point_timestamp_seconds", (label, place, state), _seconds(getattr(point, state))
 
 
 def _copy(name: str, copy: PlaceSeen, repository: PlaceSeen | None) -> Iterator[_Sample]:

@@ -22,14 +22,16 @@ from opsd.sources.options import FilesSource, PostgresqlSource, SqliteSource
 
 DEFAULT_FILE = Path("/etc/opsd/opsd.yaml")
 
+_SUFFIXES = frozenset({".yaml", ".yml"})
 #: What it takes to tell people that something is wrong.
 _TELLING = frozenset({"host", "timezone", "state", "alerts"})
 _HOW = "name a file with -c FILE or OPSD_CONFIG, or set OPSD_REPOSITORY; 'opsd setup' makes one"
 
 
 def default_paths(file: Path = DEFAULT_FILE) -> tuple[Path, ...]:
-    """The default file and those of `conf.d` beside it, in order of name."""
-    return (file, *sorted((file.parent / "conf.d").glob("*.yaml")))
+    """The default file and those of `conf.d` beside it, in order of name; what begins with a dot is an editor's."""
+    found = (file.parent / "conf.d").glob("*.y*ml")
+    return (file, *sorted(each for each in found if each.suffix in _SUFFIXES and not each.name.startswith(".")))
 
 
 def load(paths: Path | str | Sequence[Path | str] | None = None, default_host: str | None = None) -> Settings:

@@ -1,4 +1,4 @@
-"""Find what lives on this machine and would be missed: databases, container volumes, folders; and say which of it no source takes.
+"""Find what lives on this machine and would be missed: databases, container volumes, folders.
 
 Promise: reads only names, headers and sockets' places, changes nothing, and ends in bounded time: where that ran out, it says so.
 """
@@ -6,48 +6,95 @@ Promise: reads only names, headers and sockets' places, changes nothing, and end
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from opsd.sources import patterns
-from opsd.sources.options import CommandSource, FilesSource, PostgresqlSource, SourceSettings, SqliteSource
+from opsd.sources import mountinfo
 from opsd.sources.sqlite import is_database
 
 #: Folders that hold what people made or what can't be installed again, as far as they are there.
 FOLDERS: Final = (
     *("/etc", "/home", "/root", "/srv", "/opt"),
-    *("/var/lib", "/var/www", "/var/mail", "/var/spool/cron", "/usr/local/etc"),
+    *("/var/lib", "/var/www", "/var/mail", "/var/spool/cron", "/usr/local/etc", "/usr/local/bin", "/usr/local/sbin"),
 )
+#: What a system has in these folders; whatever else stands there, somebody made and would miss.
+_USUAL: Final = {
+    "/": frozenset(
+        [
+            "bin",
+            "boot",
+            "cdrom",
+            "dev",
+            "etc",
+            "home",
+            "lib",
+            "lib32",
+            "lib64",
+            "libx32",
+            "lost+found",
+            "media",
+            "mnt",
+            "nix",
+            "opt",
+            "proc",
+            "root",
+            "run",
+            "sbin",
+            "snap",
+            "srv",
+            "sys",
+            "tmp",
+            "usr",
+            "var",
+        ]
+    ),
+    "/var": frozenset(
+        [
+            "backups",
+            "cache",
+            "crash",
+            "empty",
+            "lib",
+            "lock",
+            "log",
+            "mail",
+            "metrics",
+            "run",
+            "snap",
+            "spool",
+            "tmp",
+            "www",
+        ]
+    ),
+    "/mnt": frozenset({"lost+found"}),
+    "/media": frozenset({"lost+found"}),
+}
+#: File systems that keep what is written to them and need no device of this machine.
+_KEEPING: Final = frozenset({"zfs", "nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "9p", "virtiofs", "fuse.sshfs"})
 #: Where SQLite files of services lie.
 SQLITE_PLACES: Final = ("/var/lib", "/srv", "/opt", "/home", "/var/www", "/root")
 #: Databases of the system's own tools, made anew by them; and what their servers' own sources take.
 NOT_SEARCHED: Final = (
-    *(
-        "/var/lib/docker",
-        "/var/lib/containers",
-        "/var/lib/containerd",
-        "/var/lib/lxcfs",
-        "/var/lib/apt",
-        "/var/lib/dpkg",
-    ),
-    *("/var/lib/postgresql", "/var/lib/pgsql", "/var/lib/mysql", "/var/lib/snapd", "/var/lib/PackageKit"),
-    *("/var/lib/fwupd", "/var/lib/rpm", "/var/lib/dnf"),
+    *("/var/lib/docker", "/var/lib/containers", "/var/lib/containerd", "/var/lib/lxcfs", "/var/lib/apt"),
+    *("/var/lib/dpkg", "/var/lib/rpm", "/var/lib/dnf", "/var/lib/snapd", "/var/lib/PackageKit", "/var/lib/fwupd"),
+    *("/var/lib/postgresql", "/var/lib/pgsql", "/var/lib/mysql"),
 )
 #: Folders whose content is made anew.
 _PASSING: Final = frozenset({"cache", ".cache", "node_modules", "__pycache__", ".git", ".venv"})
+#: bford.info/cachedir: what lies beside it is left out of backups.
+_CACHE_TAG: Final = "CACHEDIR.TAG"
 _VOLUMES: Final = ("/var/lib/docker/volumes", "/var/lib/containers/storage/volumes")
 _POSTGRESQL_SOCKETS: Final = ("/tmp", "/run/postgresql", "/var/run/postgresql")  # noqa: S108 - where servers make them
 _POSTGRESQL_DATA: Final = ("/var/lib/postgresql/*/*", "/var/lib/pgsql/*/data", "/var/lib/pgsql/data")
 _MARIADB_SOCKETS: Final = ("/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock")  # noqa: S108 - as above
 _MARIADB_DATA: Final = "/var/lib/mysql"
-_MARIADB_PROGRAMS: Final = ("mariadb-dump", "mysqldump", "mariadb-backup", "mariabackup", "xtrabackup", "mydumper")
-_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 #: States of proc_pid_net(5): a socket that listens.
 _LISTENING: Final = "0A"
-_POSTGRESQL_PORT: Final = 5432
+POSTGRESQL_PORT: Final = 5432
 _MARIADB_PORT: Final = 3306
 #: SQLite, Database File Format, 1.3.2: a page has a power of two bytes, at least these.
 _LEAST_PAGE: Final = 512
@@ -63,6 +110,7 @@ class Kind(StrEnum):
     SQLITE = "sqlite"
     VOLUME = "volume"
     FOLDER = "folder"
+    MOUNT = "mount"
 
     @property
     def is_database(self) -> bool:
@@ -89,6 +137,8 @@ class Found:
             name = "PostgreSQL" if self.kind is Kind.POSTGRESQL else "MariaDB or MySQL"
             port = f"port {self.port}" if self.port else ""
             return " ".join(filter(None, (name, where, port, "" if self.runs else "(not running)")))
+        if self.kind is Kind.MOUNT:
+            return f"{where} (a file system of its own)"
         return f"SQLite {where}" if self.kind is Kind.SQLITE else where
 
 
@@ -103,9 +153,10 @@ class Discovery:
 
 def discover(skip: Collection[str] = (), *, root: Path = Path("/"), seconds: float = SEARCH_SECONDS) -> Discovery:
     """Everything below `root`, but for what lies in `skip`: opsd's own folders."""
-    search = SqliteSearch(root, (*NOT_SEARCHED, *skip), seconds)
-    databases = tuple(search.files())
-    found = (*postgresql_servers(root), *mariadb_servers(root), *databases, *volumes(root), *folders(root, skip))
+    usual = folders(root, skip)
+    search = SqliteSearch(root, (*NOT_SEARCHED, *skip), seconds, (each.place for each in usual))
+    servers = (*postgresql_servers(root), *mariadb_servers(root))
+    found = (*servers, *search.files(), *volumes(root), *usual, *mounts(root, skip))
     return Discovery(found=found, complete=search.complete, unread=search.unread)
 
 
@@ -126,8 +177,8 @@ def postgresql_servers(root: Path = Path("/")) -> tuple[Found, ...]:
     if not running:
         others = [data for data in _data_folders(root) if data not in known]
         found += [Found(kind=Kind.POSTGRESQL, place="", runs=False, data=data) for data in others]
-        if _POSTGRESQL_PORT in listening_ports(root):
-            found.append(Found(kind=Kind.POSTGRESQL, place="", port=_POSTGRESQL_PORT))
+        if POSTGRESQL_PORT in listening_ports(root):
+            found.append(Found(kind=Kind.POSTGRESQL, place="", port=POSTGRESQL_PORT))
     return tuple(found)
 
 
@@ -201,34 +252,57 @@ def volumes(root: Path = Path("/")) -> tuple[Found, ...]:
 
 
 def folders(root: Path = Path("/"), skip: Collection[str] = ()) -> tuple[Found, ...]:
-    """The usual folders that are there and hold something beside what is opsd's own."""
-    own = {os.path.split(path) for path in skip}
-    return tuple(
-        Found(kind=Kind.FOLDER, place=folder)
-        for folder in FOLDERS
-        if _holds_something(_below(root, folder), {name for above, name in own if above == folder})
-    )
+    """The usual folders, and those of the site beside them, that hold something beside what is opsd's own.
+
+    The site's are those on the file system of the root: another may be larger than any repository, or hold backups itself.
+    """
+    device = device_of(root)
+    places = [*FOLDERS, *(place for place in _of_the_site(root) if device_of(_below(root, place)) == device)]
+    return tuple(Found(kind=Kind.FOLDER, place=each) for each in places if holds_more(each, skip, root))
+
+
+def mounts(root: Path = Path("/"), skip: Collection[str] = ()) -> tuple[Found, ...]:
+    """File systems of their own, beside the usual folders, that hold something beside what is opsd's own."""
+    try:
+        every = mountinfo.parse(_below(root, "/proc/self/mountinfo").read_bytes())
+    except OSError:
+        return ()
+    points = [os.fsdecode(each.point) for each in every if each.source.startswith(b"/dev/") or each.kind in _KEEPING]
+    places = ("/mnt", "/media", *_of_the_site(root))
+    found = [each for each in points if any(lies_in(each, place) for place in places)]
+    return tuple(Found(kind=Kind.MOUNT, place=each) for each in found if holds_more(each, skip, root))
+
+
+def _of_the_site(root: Path) -> list[str]:
+    """Folders that no system has where they stand."""
+    found = []
+    for above, usual in _USUAL.items():
+        with suppress(OSError), os.scandir(_below(root, above)) as entries:
+            names = sorted(each.name for each in entries if each.is_dir(follow_symlinks=False))
+            found += [os.path.join(above, name) for name in names if name not in usual]
+    return found
 
 
 class SqliteSearch:
     """Looks for SQLite files by their header, breadth first, until the time is over."""
 
-    def __init__(self, root: Path, skip: Iterable[str], seconds: float) -> None:
+    def __init__(self, root: Path, skip: Iterable[str], seconds: float, places: Iterable[str] = ()) -> None:
         self.complete = True
         self.unread = 0
         self._root = root
         self._skip = frozenset(skip)
         self._end = time.monotonic() + seconds
+        self._places = tuple(dict.fromkeys((*SQLITE_PLACES, *places)))
 
     def files(self) -> Iterator[Found]:
         """Each that was found."""
-        waiting = list(SQLITE_PLACES)
-        device = {place: _device(_below(self._root, place)) for place in waiting}
+        waiting = list(self._places)
+        device = {place: device_of(_below(self._root, place)) for place in waiting}
         for folder in waiting:  # It grows meanwhile.
             if time.monotonic() > self._end:
                 self.complete = False
                 return
-            top = next(place for place in SQLITE_PLACES if folder == place or folder.startswith(f"{place}/"))
+            top = next(place for place in self._places if folder == place or folder.startswith(f"{place}/"))
             for entry in self._entries(folder):
                 path = f"{folder}/{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
@@ -240,7 +314,8 @@ class SqliteSearch:
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(_below(self._root, folder)) as entries:
-                return sorted(entries, key=lambda entry: entry.name)
+                found = sorted(entries, key=lambda entry: entry.name)
+            return [] if any(entry.name == _CACHE_TAG for entry in found) else found
         except FileNotFoundError:
             return []
         except OSError:
@@ -275,69 +350,8 @@ def _is_sqlite(entry: "os.DirEntry[str]") -> bool:
         os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uncovered:
-    """Something that no source takes. `partly`: paths below it that one does take."""
-
-    found: Found
-    partly: tuple[str, ...] = ()
-
-
-def uncovered(sources: Sequence[SourceSettings], found: Iterable[Found]) -> tuple[Uncovered, ...]:
-    """What no source takes; what an `exclude` of a files source names was left out on purpose and is not told."""
-    return tuple(each for each in map(_Taken(sources).judged, found) if each)
-
-
-class _Taken:
-    """What the sources of a configuration take, by kind."""
-
-    def __init__(self, sources: Sequence[SourceSettings]) -> None:
-        options = [source.options for source in sources]
-        self._files = [each for each in options if isinstance(each, FilesSource)]
-        self._excluded = [patterns.compile(each.exclude) for each in self._files]
-        self._included = [patterns.compile(each.include) for each in self._files]
-        self._servers = [each for each in options if isinstance(each, PostgresqlSource)]
-        self._sqlite = {os.path.realpath(each.path) for each in options if isinstance(each, SqliteSource)}
-        programs = {os.path.basename(word) for each in options if isinstance(each, CommandSource) for word in each.run}
-        self._dumps_mariadb = any(program in " ".join(programs) for program in _MARIADB_PROGRAMS)
-
-    def judged(self, found: Found) -> Uncovered | None:
-        """What is to be said of it."""
-        if found.data and self._is_left_out(found.data):
-            return None
-        if found.kind is Kind.POSTGRESQL:
-            taken = any(_is_of(found, server) for server in self._servers)
-        elif found.kind is Kind.MARIADB:
-            taken = self._dumps_mariadb
-        else:
-            taken = os.path.realpath(found.place) in self._sqlite or self._is_walked(found.place)
-        return None if taken else Uncovered(found=found, partly=self._below(found.place))
-
-    def _is_walked(self, path: str) -> bool:
-        """Whether a files source takes it, or leaves it out by a pattern of its own."""
-        return self._is_left_out(path) or any(_lies_in(path, root) for each in self._files for root in each.paths)
-
-    def _is_left_out(self, path: str) -> bool:
-        name = os.fsencode(path)
-        return any(matcher.selects(name, is_folder=True) for matcher in self._excluded)
-
-    def _below(self, path: str) -> tuple[str, ...]:
-        named = (root.rstrip("/") for each in self._files for root in each.paths)
-        return tuple(sorted(each for each in (*named, *self._sqlite) if path and _lies_in(each, path)))
-
-
-def _is_of(found: Found, source: PostgresqlSource) -> bool:
-    """Whether a source speaks of that server, as far as socket and port tell; one in a container shows a port alone."""
-    if source.via:
-        return not found.place and found.runs
-    host = source.host or os.environ.get("PGHOST") or "/var/run/postgresql"
-    port = source.port or int(os.environ.get("PGPORT") or _POSTGRESQL_PORT)
-    if found.port and port != found.port:
-        return False
-    return host in _LOCAL or not found.place or os.path.realpath(host) == os.path.realpath(found.place)
-
-
-def _lies_in(path: str, folder: str) -> bool:
+def lies_in(path: str, folder: str) -> bool:
+    """Whether a path is the folder, or lies below it."""
     folder = folder.rstrip("/")
     return path.rstrip("/") == folder or path.startswith(f"{folder}/")
 
@@ -346,7 +360,8 @@ def _below(root: Path, path: str) -> Path:
     return root / path.lstrip("/")
 
 
-def _device(path: Path) -> int:
+def device_of(path: Path) -> int:
+    """The file system that a path is on; -1 where it is not there."""
     try:
         return path.stat().st_dev
     except OSError:
@@ -358,6 +373,16 @@ def _is_socket(path: Path) -> bool:
         return stat.S_ISSOCK(path.stat().st_mode)
     except OSError:
         return False
+
+
+def holds_more(folder: str, own: Collection[str], root: Path = Path("/")) -> bool:
+    """Whether a folder holds something beside opsd's own folders and the way to them."""
+    if folder in own:
+        return False
+    names = {os.path.relpath(each, folder).partition("/")[0] for each in own if lies_in(each, folder)}
+    return _holds_something(_below(root, folder), names) or any(
+        holds_more(os.path.join(folder, name), own, root) for name in names
+    )
 
 
 def _holds_something(path: Path, beside: Collection[str] = ()) -> bool:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from stat import S_IFMT
+from stat import S_IFMT, S_ISLNK
 from typing import Any, Final, Protocol
 
 from opsd.control import asked, socket_of
@@ -96,7 +96,7 @@ def _chosen(path: bytes, status: os.stat_result, scratch: Path | None, care: Car
         if may_become_others():
             return _by_helper(path, status, scratch, care)
         if socket_of("image").exists():
-            return _by_service(path, care)
+            return _by_service(path, status, care)
     return _directly(path, scratch, care)
 
 
@@ -116,12 +116,16 @@ def may_become_others() -> bool:
 
 
 def _status(path: bytes) -> os.stat_result:
+    """What stands there; whoever may write in its folder can put a symlink there that leads to another's file."""
     try:
-        return os.stat(path)
+        found = os.lstat(path)
     except FileNotFoundError as error:
         raise Refused(Reason.MISSING, "no such file") from error
     except OSError as error:
         raise Refused(Reason.FORBIDDEN, (error.strerror or str(error)).lower()) from error
+    if S_ISLNK(found.st_mode):
+        raise Refused(Reason.FORBIDDEN, "a symlink took its place")
+    return found
 
 
 @contextmanager
@@ -183,10 +187,10 @@ def _by_helper(path: bytes, owner: os.stat_result, scratch: Path | None, care: C
 
 
 @contextmanager
-def _by_service(path: bytes, care: Care) -> Iterator[Image]:
-    """Have the service read it as its owner; where that refuses to, there is no image."""
+def _by_service(path: bytes, status: os.stat_result, care: Care) -> Iterator[Image]:
+    """Have the service read it as its owner; where that refuses to, there is no image. It is told which file is meant."""
     told = {name: getattr(care, name) for name in ("busy_seconds", "check_bytes", "count_bytes", "frozen")}
-    request = {"job": "image", "path": os.fsdecode(path), "care": told}
+    request = {"job": "image", "path": os.fsdecode(path), "care": told, "file": [status.st_dev, status.st_ino]}
     with ExitStack() as stack:
         with _failing():
             service = stack.enter_context(asked(socket_of("image"), request))

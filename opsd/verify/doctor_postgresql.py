@@ -54,7 +54,7 @@ class Role:
 
 def server(label: str, options: PostgresqlSource, password: str | None) -> Iterator[Finding]:
     """Login, programs, rights in every database that is taken, and databases that no pattern names."""
-    there = Server.of(options, password)
+    there = Server.of(options, password).within_reach()
     try:
         with there.session() as session:
             role = _role(session)

@@ -56,9 +56,12 @@ def test_what_was_observed_reaches_people_through_a_child_and_only_once(tmp_path
     watch.observe([LATE], NOW)
     watch.deliver(NOW)
     assert child_of(watch).wait(60) == 0
+    assert watch.is_due(NOW + SECOND)
     watch.observe([LATE], NOW + SECOND)
     watch.deliver(NOW + SECOND)
     assert watch._child is None
+    assert not watch.is_due(NOW + 15 * MINUTE - SECOND)
+    assert watch.is_due(NOW + 15 * MINUTE)
     (request,) = chat.requests
     assert request.json["title"] == f"opsd {watch._settings.host}: backup is late. Next: run it"
     assert (reporter.warnings, reporter.lines) == ([], [])
@@ -146,6 +149,9 @@ def test_who_can_not_be_reached_is_a_problem_of_its_own_that_names_no_secret(tmp
     with spool.opened(tmp_path / "state", pytest.fail) as opened:
         for _ in range(3):
             opened.failed(("anna", 1), "no", NOW)
+    watch.deliver(NOW)
+    assert not watch.is_due(NOW + MINUTE)
+    assert watch.is_due(NOW + 4 * MINUTE)
     (problem,) = watch.problems()
     assert (problem.key, problem.since) == ("alerts.anna.1.unreachable", NOW)
     assert "hidden" not in problem.title

@@ -125,6 +125,10 @@ def test_a_person_sees_them_writes_them_and_is_told_what_comes_next(tmp_path: Pa
     assert f"ReadWritePaths=-{desk.folder}/repository" in desk.ok("config", "units").text
     ran = desk.ok("config", "units", "--write", "--folder", str(tmp_path / "system"))
     assert "now run: systemctl daemon-reload" in ran.text
+    assert "keeps its old rights" in ran.text
+    (told,) = [line for line in ran.text.splitlines() if "try-restart" in line]
+    assert "opsd-upkeep" in ran.text
+    assert "@" not in told
     ran = desk.ok("config", "units", "--write", "--folder", str(tmp_path / "system"), "--json")
     assert ran.json["changed"] == []
     assert len(ran.json["files"]) == 6

@@ -99,6 +99,53 @@ def test_a_configuration_with_sources_is_never_written_over(tmp_path: Path) -> N
     refuse_configured(tmp_path / "absent.yaml")
 
 
+def test_a_configuration_that_can_not_be_understood_says_where(tmp_path: Path) -> None:
+    file = tmp_path / "opsd.yaml"
+    file.write_text("version: 1\nsources: [\n")
+    with pytest.raises(ConfigurationError, match=r"opsd\.yaml:3:1 syntax"):
+        refuse_configured(file)
+
+
+def test_what_does_not_go_with_conf_d_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    first = host(tmp_path)
+    more = tmp_path / "more.yaml"
+    more.write_text("retention: {keep_daily: 7}\n")
+    setup = Setup(
+        first.answers, Discovery(found=(Found(kind=Kind.FOLDER, place=f"{tmp_path}/srv"),)), Recorder(), [more]
+    )
+    with pytest.raises(ConfigurationError, match=r"more\.yaml:1:13 retention\.keep_daily: set twice"):
+        setup.plan()
+    more.write_text("alerts: {repeat: 1h}\n")
+    setup.plan()
+
+
+def test_a_disk_of_its_own_is_not_covered_unless_the_backups_lie_there(tmp_path: Path) -> None:
+    disks = [f"{tmp_path}/{name}" for name in ("repository", "photos", "void")]
+    setup = host(tmp_path, *(Found(kind=Kind.MOUNT, place=place) for place in disks))
+    for place in disks[:2]:
+        Path(place, "something").mkdir(parents=True)
+    setup.write(setup.plan())
+    assert [each.found.place for each in setup.left_out()] == [f"{tmp_path}/photos"]
+
+
+def test_a_write_that_fails_leaves_nothing_beside(tmp_path: Path) -> None:
+    setup = host(tmp_path)
+    setup.write(setup.plan())
+    place = tmp_path / "etc"
+    (place / "opsd.yaml.before-setup").mkdir()  # In the way of what is moved there.
+    with pytest.raises(StorageError):
+        setup.write(setup.plan())
+    assert sorted(path.name for path in place.iterdir()) == ["opsd.yaml", "opsd.yaml.before-setup", "passphrase"]
+
+
+def test_a_repository_that_is_there_is_called_by_its_name(tmp_path: Path) -> None:
+    setup = host(tmp_path)
+    setup.write(setup.plan())
+    setup.initialise()
+    with pytest.raises(ConfigurationError, match="holds a repository already"):
+        refuse_full(setup.answers.repository)
+
+
 def test_what_stood_in_the_file_stays_beside_it(tmp_path: Path) -> None:
     setup = host(tmp_path)
     setup.answers.file.parent.mkdir()

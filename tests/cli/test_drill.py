@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -177,6 +178,21 @@ def test_a_drill_that_was_stopped_clears_its_place_and_a_killed_one_is_cleared_b
     assert ran.code == 0, ran
     assert f"cleared {left}" in ran.err
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == [".opsd-drill.lock"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_root_drills_as_the_owner_of_the_state_folder_whose_scratch_is_private(tmp_path: Path) -> None:
+    desk = made(tmp_path)
+    nobody = pwd.getpwnam("nobody")
+    desk.folder.chmod(0o755)
+    (desk.folder / "scratch").mkdir(mode=0o700)
+    for path in (desk.folder / "scratch", desk.folder / "state", *(desk.folder / "state").rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    (desk.folder / "kit").chmod(0o600)
+    ran = desk.run("drill", "--from", "disk", "--kit-file", "kit", "--json")
+    assert ran.code == 0, ran
+    assert (ran.json["verdict"], ran.json["key"]) == ("green", "kit file")
+    assert {path.stat().st_uid for path in (desk.folder / "state").rglob("*")} == {nobody.pw_uid}
 
 
 def test_a_missed_target_deviates(tmp_path: Path) -> None:

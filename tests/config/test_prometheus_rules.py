@@ -19,6 +19,8 @@ HARMLESS = {
     "OpsdPaused--at-47-more",
     "OpsdRecoveryPointOld--at-67-less",
     "OpsdRecoveryPointOld--at-67-more",
+    "OpsdRecoveryPointUnverified--at-91-less",
+    "OpsdRecoveryPointUnverified--at-91-more",
     "OpsdSpaceLow--at-60-less",
     "OpsdSpaceLow--at-60-more",
 }

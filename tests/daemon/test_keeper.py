@@ -4,7 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -250,3 +250,24 @@ def test_a_daemon_that_starts_on_a_full_disk_knows_what_was_done_and_tells_that_
     assert "state.unwritable" in look.trouble
     assert [run.id for run in look.state.runs("backup")] == ["b"]
     full.keeper.close()
+
+
+def test_what_stands_is_looked_at_anew_when_a_configuration_was_taken_and_only_once(tmp_path: Path) -> None:
+    taken = case(tmp_path)
+
+    def looks(minutes: int) -> list[int]:
+        found = []
+        for _ in range(minutes):
+            taken.starter.started.clear()
+            taken.tick(minutes=1)
+            found.append(len(taken.starter.of("self-check")))
+            for start in taken.starter.of("self-check"):
+                taken.end(replace(start, attempt=taken.clock.now()))  # Each run has a name of its own.
+        return found
+
+    assert looks(3) == [1, 0, 0]
+    taken.keeper.take(taken.keeper._settings)
+    assert looks(3) == [1, 0, 0]
+    taken.clock.advance(-DAY)
+    assert looks(4)[2:] == [0, 0]
+    taken.keeper.close()

@@ -62,6 +62,7 @@ def asked(server: MetricsServer, path: str = "/metrics", method: str = "GET") ->
 def test_it_answers_with_the_page_and_nothing_else(server: MetricsServer) -> None:
     assert asked(server) == (200, PAGE)
     assert asked(server, "/metrics?name=x") == (200, PAGE)
+    assert asked(server, "http://db1/metrics") == (200, PAGE)
     assert asked(server, "/healthz") == (200, b"ok\n")
     assert asked(server, "/")[0] == 404
     assert asked(server, "/metrics/../etc/passwd")[0] == 404
@@ -212,7 +213,7 @@ def test_it_stops_at_once_and_listens_again() -> None:
 
 def test_an_address_that_is_taken_is_named_with_what_to_do(server: MetricsServer) -> None:
     listen = f"127.0.0.1:{server.port}"
-    with pytest.raises(ConfigurationError, match=f"can't listen at {listen}: address already in use") as caught:
+    with pytest.raises(ConfigurationError, match=f"can't listen at {listen}: address already in use$") as caught:
         MetricsServer(listen, lambda: PAGE).start()
     assert "metrics.listen" in (caught.value.hint or "")
 

@@ -273,6 +273,27 @@ class TestLeastPower:
         head, _, rest = answer.partition(b"\n")
         assert len(rest) == json.loads(head)["answer"]["size"] + len(b'{"answer": "whole"}\n')
 
+    def test_the_owner_service_opens_the_very_file_that_is_asked_for(self, theirs: Desk) -> None:
+        data = theirs.folder / "data"
+        roots = theirs.folder / "roots.db"
+        with closing(sqlite3.connect(roots)) as connection, connection:
+            connection.execute("CREATE TABLE t(x)")
+        (data / "theirs/link.db").symlink_to(roots)
+        (data / "way").symlink_to(data / "theirs")
+        care = {"busy_seconds": 1.0, "check_bytes": 1, "count_bytes": 1, "frozen": False}
+        there = (data / "theirs/app.db").stat()
+        with serving(theirs, "owner") as service:
+
+            def answer(path: str, file: object) -> bytes:
+                request = {"job": "image", "path": f"{data}/{path}", "care": care, "file": file}
+                return service.said_to(json.dumps(request).encode() + b"\n").partition(b"\n")[0]
+
+            assert b'"size"' in answer("theirs/app.db", [there.st_dev, there.st_ino])
+            assert b"another file took its place" in answer("theirs/app.db", [there.st_dev, there.st_ino + 1])
+            for path in ("theirs/link.db", "way/app.db"):
+                assert b"another file took its place" in answer(path, None)
+            assert b'"refused"' in answer("theirs/app.db", ["x"])
+
     def test_hooks_run_for_nobody_where_others_may_write_the_configuration(self, theirs: Desk) -> None:
         (theirs.folder / "opsd.yaml").chmod(0o666)
         occasion = {"run": "r", "job": "all", "source": "data", "outcome": "", "error": ""}

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ from opsd.app.pausing import pause
 from opsd.clock import DAY, SECOND, FixedClock
 from opsd.daemon.keeper import Look, Trouble
 from opsd.daemon.watching import Watch
+from opsd.errors import StorageError
 from opsd.monitor import spool
 from opsd.monitor.alert_options import AlertSettings
-from opsd.monitor.deadlines import Past
+from opsd.monitor.deadlines import Past, deadline
 from opsd.monitor.health import Pause
+from opsd.monitor.observed import Observed, PlaceSeen, Point, SourceSeen
 from opsd.monitor.state import State
 from opsd.settings import Settings
 from opsd.settings.schedule import Metrics as Stated
@@ -89,6 +92,17 @@ def test_figures_are_worked_out_when_something_changed_and_else_once_a_minute(me
     assert page(look) != before
 
 
+def test_what_a_failed_look_has_missed_the_next_one_tells(metrics: Watch, look: Look) -> None:
+    metrics.tick(look)
+    look.state.remember("observed", NOON, OBSERVED.as_json())
+    with State.open(look.settings.state, NOON) as closed:
+        pass
+    with pytest.raises(StorageError):
+        metrics.tick(replace(look, state=closed))
+    metrics.tick(replace(look, changed=False))
+    assert 'opsd_place_snapshots{place="repository"} 42.0' in page(look)
+
+
 def test_a_refused_configuration_is_told(metrics: Watch, look: Look) -> None:
     metrics.tick(replace(look, trouble={"configuration.invalid": Trouble(text="t", hint="h")}))
     assert "opsd_configuration_reload_success 0.0" in page(look)
@@ -104,7 +118,8 @@ def test_an_address_that_is_taken_stops_nothing_and_is_tried_again(clock: FixedC
         metrics.tick(look)
         assert metrics.is_alive()
     os.unlink(path)
-    metrics.tick(replace(look, now=NOON + 60 * SECOND, changed=False))
+    for seconds in range(10, 70, 10):  # Also while a job runs, which is a change each time.
+        metrics.tick(replace(look, now=NOON + seconds * SECOND))
     assert "opsd_promise_kept" in page(look)
     metrics.stop()
 
@@ -149,3 +164,42 @@ def test_what_a_sleep_or_a_restart_left_behind_is_told_by_the_tick_after_the_one
     watch.tick(replace(look, now=NOON + 9 * DAY))
     with spool.opened(look.settings.state, pytest.fail) as opened:
         assert len(opened.incidents()) == known
+
+
+def test_a_deadline_that_passes_is_told_within_a_minute_though_nothing_changes(metrics: Watch, look: Look) -> None:
+    past = Past(runs={"backup": [run("backup", NOON)]}, since=NOON)
+    nightly = replace(look, plan=replace(PLAN, times={"backup": "04:00"}, after={}), past=past)
+    metrics.tick(nightly)
+    assert "opsd_promise_kept 1.0" in page(look)
+    passes = deadline(nightly.plan, past, "backup", NOON)
+    for now in (*range(passes - 70 * SECOND, passes + 60 * SECOND, 10 * SECOND), passes + 60 * SECOND):
+        metrics.tick(replace(nightly, now=now, changed=False))
+    assert "opsd_promise_kept 0.0" in page(look)
+
+
+def test_the_spool_is_left_alone_until_something_is_due(metrics: Watch, look: Look) -> None:
+    late = replace(look, now=NOON + 2 * DAY)
+    metrics.tick(replace(late, now=late.now - 10 * SECOND))
+    metrics.tick(late)
+    file = look.settings.state / spool.FILE
+    file.unlink()
+    metrics.tick(replace(late, now=late.now + 50 * SECOND, changed=False))
+    assert not file.exists()
+    metrics.tick(replace(late, now=late.now + 60 * SECOND, changed=False))
+    assert file.exists()
+
+
+def test_an_idle_minute_takes_little_although_500_sources_are_in_trouble(metrics: Watch, look: Look) -> None:
+    sources = {f"source-{number}": SourceSeen(outcome="failed") for number in range(500)}
+    place = PlaceSeen(kind="repository", points=dict.fromkeys(sources, Point(stored=NOON)))
+    observed = Observed(time=NOON, sources=sources, places={"repository": place})
+    look.state.remember("observed", NOON, observed.as_json())
+    metrics.tick(look)
+
+    def minute(number: int) -> float:
+        begin = time.process_time()
+        for tick in range(6):
+            metrics.tick(replace(look, now=NOON + (60 * number + 10 * tick) * SECOND, changed=False))
+        return time.process_time() - begin
+
+    assert min(minute(number) for number in range(1, 6)) < 0.06  # A thousandth of a core.

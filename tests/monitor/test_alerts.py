@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opsd.clock import DAY, SECOND
-from opsd.monitor.alerts import SETTLING, Event, Incident, acknowledged, decide, reported
+from opsd.monitor.alerts import SETTLING, Event, Incident, acknowledged, decide, next_time, reported
 from opsd.monitor.problems import Problem, Severity
 
 MINUTE = 60 * SECOND
@@ -74,6 +74,16 @@ def test_the_all_clear_comes_once_the_problem_stayed_away() -> None:
     assert [story.tick("") for _ in range(5)] == [{}] * 5
     assert story.tick("") == {"a": Event.ENDED}
     assert story.tick("") == {}
+
+
+def test_a_problem_is_told_with_its_beginning_although_each_look_dates_it_anew() -> None:
+    story = Story()
+    story.tick([problem("a")])
+    before = story.incidents
+    story.tick([replace(problem("a"), since=START + 5 * MINUTE)])
+    assert story.incidents == before
+    story.tick([replace(problem("a"), since=START - 5 * MINUTE)])
+    assert story.incidents[0].problem.since == START - 5 * MINUTE
 
 
 def test_a_short_repeat_shortens_the_wait_for_the_all_clear() -> None:
@@ -174,3 +184,19 @@ def test_whatever_comes_and_goes_nothing_open_is_silent_for_longer_than_a_repeat
         assert present <= open_keys == {each.key for each in story.incidents}
         heard |= dict.fromkeys(told, story.now)
         assert all(story.now - heard[key] < REPEAT for key in present)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "a b", "b", "ack"]), st.integers(1, 20)), max_size=12))
+def test_between_two_times_at_which_something_is_due_nothing_changes_by_itself(ticks: list[tuple[str, int]]) -> None:
+    story, present = Story(), ""
+    for what, minutes in ticks:
+        if what == "ack":
+            story.acknowledge()
+        else:
+            present = what
+        story.tick(present, after=minutes * MINUTE)
+    due = next_time(story.incidents, REPEAT)
+    problems = [problem(each) for each in present.split()]
+    early = decide(story.incidents, problems, min(due - 1, story.now + DAY), REPEAT)
+    assert (early.incidents, early.events) == (story.incidents, ())
+    assert due > story.now + DAY or decide(story.incidents, problems, due, REPEAT).events

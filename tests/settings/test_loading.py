@@ -310,15 +310,16 @@ def test_files_of_a_folder_join_and_mistakes_name_each(tmp_path: Path) -> None:
     main = tmp_path / "opsd.yaml"
     main.write_text(LEAST)
     (tmp_path / "conf.d").mkdir()
-    (tmp_path / "conf.d/20-b.yaml").write_text("sources: {b: {files: {paths: [/b]}}}\n")
+    (tmp_path / "conf.d/20-b.yml").write_text("sources: {b: {files: {paths: [/b]}}}\n")
     (tmp_path / "conf.d/10-c.yaml").write_text("sources: {c: {files: {paths: [/c]}}, b: {files: {paths: [/d]}}}\n")
-    (tmp_path / "conf.d/note.txt").write_text("not YAML: [")
+    for name in ("note.txt", ".hidden.yaml", ".#20-b.yaml", "old.yaml~"):
+        (tmp_path / "conf.d" / name).write_text("not YAML: [")
     settings = load(default_paths(main))
     assert [source.label for source in settings.sources] == ["a", "c", "b"]
     assert settings.sources[2].options == FilesSource(paths=("/d", "/b"))
     assert "[/d]" in settings.text
     assert "[/b]" in settings.text
-    first, second = f"{tmp_path}/conf.d/10-c.yaml:1", f"{tmp_path}/conf.d/20-b.yaml:1"
+    first, second = f"{tmp_path}/conf.d/10-c.yaml:1", f"{tmp_path}/conf.d/20-b.yml:1"
     assert flattened(settings)["sources.b.files.paths"] == (["/d", "/b"], f"{first}, {second}")
     (tmp_path / "conf.d/30.yaml").write_text("repository: /elsewhere\nx: 1\n")
     with pytest.raises(ConfigurationError) as caught:

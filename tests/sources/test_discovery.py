@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from opsd.sources.coverage import uncovered
 from opsd.sources.discovery import (
     Discovery,
     Found,
@@ -15,8 +16,8 @@ from opsd.sources.discovery import (
     folders,
     listening_ports,
     mariadb_servers,
+    mounts,
     postgresql_servers,
-    uncovered,
     volumes,
 )
 from opsd.sources.options import (
@@ -116,6 +117,8 @@ def test_sqlite_files_are_found_by_their_header_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "srv/pipe.db")
     (tmp_path / "srv/link.db").symlink_to("deep/er/app.db")
     database(tmp_path / "srv/.git/index.db")
+    database(tmp_path / "srv/tagged/cache.db")
+    (tmp_path / "srv/tagged/CACHEDIR.TAG").touch()
     database(tmp_path / "var/lib/opsd/state.sqlite")
     found = discover(["/var/lib/opsd"], root=tmp_path).found
     assert [each.place for each in found if each.kind is Kind.SQLITE] == ["/var/lib/crm/data", "/srv/deep/er/app.db"]
@@ -142,7 +145,38 @@ def test_a_folder_with_nothing_but_the_repository_is_not_found(tmp_path: Path) -
     for place in ("srv/opsd/packs", "opt/app", "home"):
         (tmp_path / place).mkdir(parents=True)
     assert [each.place for each in folders(tmp_path, ["/srv/opsd"])] == ["/opt"]
+    assert [each.place for each in folders(tmp_path, ["/srv/opsd/packs", "/opt/app"])] == []
+    (tmp_path / "srv/opsd/other").touch()
+    assert [each.place for each in folders(tmp_path, ["/srv/opsd/packs", "/opt/app"])] == ["/srv"]
     assert [each.place for each in folders(tmp_path)] == ["/srv", "/opt"]
+
+
+def test_folders_that_no_system_has_are_found_and_searched(tmp_path: Path) -> None:
+    database(tmp_path / "data/shop/app.db")
+    for place in ("var/vmail/anna", "mnt/old/x", "backup/opsd", "usr/share", "boot/grub", "var/log/x", "empty"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("data")
+    found = discover(["/backup/opsd"], root=tmp_path).found
+    assert [each.place for each in found if each.kind is Kind.FOLDER] == ["/data", "/var/vmail", "/mnt/old"]
+    assert [each.place for each in found if each.kind is Kind.SQLITE] == ["/data/shop/app.db"]
+
+
+def test_file_systems_beside_the_usual_folders_are_found_and_not_proposed(tmp_path: Path) -> None:
+    for place in ("mnt/nas/photos", "mnt/copy/opsd", "export/x", "srv/own/x", "mnt/memory/x", "media/a/usb/x"):
+        (tmp_path / place).mkdir(parents=True)
+    places = ("/", "/mnt/copy", "/srv/own", "/media/a/usb", "/boot/efi")
+    lines = [f"1 1 8:1 / {place} rw - ext4 /dev/sda1 rw" for place in places]
+    lines += ["1 1 0:9 / /mnt/nas rw - nfs4 nas:/x rw", "1 1 0:9 / /mnt/memory rw - tmpfs tmpfs rw"]
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mountinfo").write_text("\n".join(lines))
+    assert [each.place for each in mounts(tmp_path, ["/mnt/copy/opsd"])] == ["/media/a/usb", "/mnt/nas"]
+
+
+def test_a_source_that_stays_on_its_file_system_takes_no_other() -> None:
+    found = Found(kind=Kind.FOLDER, place="/proc/sys")
+    assert not missed(found, FilesSource(paths=("/",)))
+    assert missed(found, FilesSource(paths=("/",), one_file_system=True))
+    assert not missed(Found(kind=Kind.FOLDER, place="/etc"), FilesSource(paths=("/",), one_file_system=True))
 
 
 @pytest.mark.parametrize(

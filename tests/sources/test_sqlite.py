@@ -441,35 +441,32 @@ class TestAsTheOwner:
             reader.readinto(memoryview(bytearray(10)))
 
     def test_a_reader_of_everything_who_can_not_become_the_owner_is_told_what_is_missing(self, place: Path) -> None:
+        said = asked_with("dac_read_search", self.theirs(place))
+        assert "forbidden run opsd as root or as the file's owner, or give it CAP_SETUID" in said
+
+    def test_who_may_become_the_owner_but_end_no_process_of_theirs_hears_the_refusal(self, place: Path) -> None:
         path = self.theirs(place)
-        program = (
-            "import sys; from opsd.sources.sqlite import *\n"
-            "try:\n with image(sys.argv[1].encode()) as reader: print(reader.size)\n"
-            "except Refused as error: print(error.reason, HINTS[error.reason])"
-        )
-        rights = (
-            "--inh-caps=-all,+dac_read_search",
-            "--ambient-caps=-all,+dac_read_search",
-            "--bounding-set=-all,+dac_read_search",
-        )
-        done = subprocess.run(
-            [
-                "setpriv",
-                "--reuid=65533",
-                "--regid=65533",
-                "--clear-groups",
-                *rights,
-                sys.executable,
-                "-c",
-                program,
-                str(path),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=Path(__file__).parents[2],
-        )
-        assert "forbidden run opsd as root or as the file's owner, or give it CAP_SETUID" in done.stdout, done.stderr
+        path.write_bytes(sqlite_image.HEADER + b"nonsense")
+        assert asked_with("dac_read_search,+setuid,+setgid", path).startswith("no database")
+
+
+def asked_with(capabilities: str, path: Path) -> str:
+    """What a user with these capabilities and no other is told of a database."""
+    program = (
+        "import sys; from opsd.sources.sqlite import *\n"
+        "try:\n with image(sys.argv[1].encode()) as reader: print(reader.size)\n"
+        "except Refused as error: print(error.reason, HINTS[error.reason])"
+    )
+    rights = [f"--{each}=-all,+{capabilities}" for each in ("inh-caps", "ambient-caps", "bounding-set")]
+    who = ["--reuid=65533", "--regid=65533", "--clear-groups"]
+    done = subprocess.run(
+        ["setpriv", *who, *rights, sys.executable, "-c", program, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    return done.stdout or done.stderr
 
 
 class TestSource:
@@ -493,6 +490,14 @@ class TestSource:
         (tmp_path / "link.db").symlink_to(path)
         with SqliteDatabase("crm", SqliteSource(path=str(tmp_path / "link.db"))).streams() as streams:
             assert next(streams).path == os.fsencode(path.resolve())
+
+    def test_a_symlink_that_took_its_place_is_not_followed(self, tmp_path: Path) -> None:
+        path = make(tmp_path / "crm.db")
+        source = SqliteDatabase("crm", SqliteSource(path=str(path)))
+        path.rename(tmp_path / "other.db")
+        path.symlink_to("other.db")
+        with pytest.raises(SourceError, match="a symlink took its place"), source.streams():
+            pytest.fail("there were streams")
 
     def test_a_missing_database_fails_its_source_with_a_hint(self, tmp_path: Path) -> None:
         source = SqliteDatabase("crm", SqliteSource(path=str(tmp_path / "no.db")))

@@ -16,12 +16,13 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-#: The superuser of every cluster; trusted on the socket. All other roles need their password, except `peer_only`.
+#: The superuser of every cluster; trusted on the socket. All other roles need their password, except `peer_only` and `nobody`, who must be such a user.
 SUPERUSER = "postgres"
 
 _ACCESS = """
 local all postgres trust
 local all peer_only peer
+local all nobody peer
 local all all scram-sha-256
 """
 _SETTINGS = """

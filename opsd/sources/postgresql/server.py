@@ -5,10 +5,12 @@ every problem in reaching a server comes with a next step.
 """
 
 import os
+import pwd
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from shutil import which
 
 from opsd.sources.options import PostgresqlSource
 from opsd.sources.postgresql.session import (
@@ -22,6 +24,10 @@ from opsd.sources.postgresql.session import (
 )
 from opsd.sources.postgresql.tools import Tools, find_tools, through
 
+#: runuser(1).
+_BECOME = ("runuser", "-u")
+_SUPERUSER = "postgres"
+_MAKES_DATABASES = "select (rolsuper or rolcreatedb)::text from pg_catalog.pg_roles where rolname = current_user"
 _PEER = (
     "the server lets only the system user of that name in: name the role that matches in 'user', run opsd as that user, or "
     "add a line to pg_ident.conf"
@@ -77,6 +83,32 @@ class Server:
             via=options.via,
         )
 
+    def within_reach(self) -> "Server":
+        """The same server; for root, whom it lets in only as the system user of the role's name, through that user."""
+        if self.password is not None or not self._root_may_become(self.user):
+            return self
+        other = replace(self, via=(*_BECOME, str(self.user), "--"))
+        return next((each for each in (self, other) if each.lets_in()), self)
+
+    def for_restores(self) -> "Server":
+        """The same, within reach; for root, whose role may only read, as the server's superuser, through the system user of that name."""
+        reached = self.within_reach()
+        if not self._root_may_become(_SUPERUSER) or not reached.lets_in():
+            return reached
+        with reached.session() as session:
+            if one(session, _MAKES_DATABASES) == "true":
+                return reached
+        other = replace(self, user=_SUPERUSER, password=None, via=(*_BECOME, _SUPERUSER, "--"))
+        return other if other.lets_in() else reached
+
+    def lets_in(self) -> bool:
+        """Whether the server can be asked at all."""
+        try:
+            self._connect(self.maintenance_database).close()
+        except ServerProblem:
+            return False
+        return True
+
     def address(self, database: str) -> str:
         """The connection string of one of its databases, without the password."""
         return connection_string(database, host=self.host, port=self.port, user=self.user)
@@ -114,6 +146,16 @@ class Server:
     def to(self, **changes: str | int | None) -> "Server":
         """The same server, seen otherwise."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+    def _root_may_become(self, user: str | None) -> bool:
+        """Whether this is root, and that a system user whom the server of this machine may let in."""
+        is_local = self.host is not None and self.host.startswith("/")
+        if os.geteuid() != 0 or self.via or not is_local or not which(_BECOME[0]):
+            return False
+        try:
+            return pwd.getpwnam(user or "").pw_uid != 0
+        except KeyError:
+            return False
 
     def _connect(self, database: str) -> Session:
         opening = TEXT_FORM.format(lock_seconds=self.lock_seconds)

@@ -122,7 +122,11 @@ class PsqlSession:
         except OSError as error:
             self._errors.close()
             raise ServerProblem(f"{command[0]} can't be started: {error.strerror}") from error
-        self.run(opening)
+        try:
+            self.run(opening)
+        except ServerProblem:
+            self.close()
+            raise
 
     def run(self, sql: str) -> None:
         """Carry out one or several statements."""

@@ -92,7 +92,7 @@ class PostgresqlStreams:
 
     def _survey(self) -> tuple[Dumps, Choice]:
         options = self._options
-        server = Server.of(options, self._password())
+        server = Server.of(options, self._password()).within_reach()
         dumps = Dumps(server=server, tools=server.tools(), share=share_of(options.digest))
         with server.session() as session:
             (row,) = session.rows(_SERVER.format(digest=literal(options.digest)))

@@ -317,6 +317,15 @@ def test_a_refused_role_gets_a_next_step(cluster: Cluster, user: str, password: 
     assert "wrong" not in str(caught.value)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become others")
+def test_root_is_let_in_as_the_system_user_of_the_roles_name(cluster: Cluster) -> None:
+    cluster.execute("create role nobody login bypassrls in role pg_read_all_data")
+    cluster.create("shop", "create table t as select 1 as one")
+    taken = take(cluster, user="nobody")
+    assert not taken.failures
+    assert list(taken.streams) == ["/globals.sql", "/postgres.dump", "/shop.dump"]
+
+
 def test_the_password_is_in_no_arguments(cluster: Cluster, tmp_path: Path) -> None:
     cluster.execute(ROLE)
     log = tmp_path / "arguments"
