@@ -140,7 +140,7 @@ class Alerting:
         return Problem(
             key=f"alerts.{name}.{number}.unreachable",
             severity=Severity.WARNING,
-            title=f"no alert reaches {name} at {address_text(self._places[trouble.place])}",
+            title=f"no alert reaches {name} at URL {number}, {address_text(self._places[trouble.place])}",
             next_step=f"opsd alerts test --contact {name}",
             since=trouble.since,
         )

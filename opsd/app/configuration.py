@@ -16,29 +16,33 @@ from opsd.settings.shapes import suggestion
 
 
 def validated(settings: Settings) -> Settings:
-    """The same settings, once what reading them does not look at is found right: every address of an alert is of a service that there is.
+    """The same settings, once what reading them does not look at is found right: every URL of an alert that stands there is one that can be used.
 
     Raises:
         ConfigurationError: it is not.
     """
     plain = [
-        (f"alerts.contacts[{number}].urls", place, url.partition("://")[0].lower())
+        (f"alerts.contacts[{number}].urls", place, url)
         for number, contact in enumerate(settings.alerts.contacts)
         for place, url in enumerate(contact.urls)
         if isinstance(url, str)
     ]
     if plain:
-        from opsd.monitor.sending import schemes  # noqa: PLC0415 - apprise: half a second that only those with such addresses pay
-
-        known = schemes()
         mistakes = tuple(
-            f"{settings.origin.get(key, '')} {key}[{place}]: apprise knows no service {scheme}{suggestion(scheme, known)}"
-            for key, place, scheme in plain
-            if scheme not in known
+            f"{settings.origin.get(key, '')} {key}[{place}]: {mistake}"
+            for key, place, url in plain
+            if (mistake := _mistake_in(url))
         )
         if mistakes:
             raise ConfigurationError(mistakes, hint="see docs/alerts.md, and https://github.com/caronc/apprise/wiki")
     return settings
+
+
+def _mistake_in(url: str) -> str:
+    from opsd.monitor.sending import mistake_in, schemes  # noqa: PLC0415 - apprise: half a second that only those with such addresses pay
+
+    scheme, known = url.partition("://")[0].lower(), schemes()
+    return mistake_in(url) if scheme in known else f"apprise knows no service {scheme}{suggestion(scheme, known)}"
 
 
 def shown(settings: Settings) -> str:

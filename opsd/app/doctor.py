@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from opsd.app.emptied import filled
 from opsd.app.session import Session
 from opsd.backup.copy_state import CopyState, refuse_foreign
 from opsd.backup.listings import expected
 from opsd.backup.places import FolderPlace, S3Place, StorePlace
 from opsd.clock import DAY
-from opsd.credentials import described, references, resolve
-from opsd.errors import OpsdError
+from opsd.credentials import described, is_at_hand, references, resolve
+from opsd.errors import KeyRefused, OpsdError
 from opsd.events import Recorder
 from opsd.monitor.ledger import BadLine, parse
 from opsd.monitor.ledger_file import LedgerFile
@@ -116,7 +117,7 @@ def _credential(name: str, reference: Mapping[str, Any]) -> Iterator[Finding]:
     try:
         secret = resolve(reference, listener)
     except OpsdError as error:
-        yield from_error("secret", error)
+        yield replace(from_error("secret", error), next_step=error.hint or "put the secret there")
         return
     if not secret:
         yield failure("secret", f"{name} is empty", "put the secret there")
@@ -140,7 +141,9 @@ def _repository(session: Session) -> Iterator[Check]:
 def _state(session: Session) -> Iterator[Finding]:
     folder = session.settings.state
     if not folder.is_dir():
-        yield failure("state", f"the state folder {folder} is not there", "opsd init")
+        is_new = not os.path.isdir(os.path.join(session.settings.repository, "settings"))
+        step = "opsd init" if is_new else "opsd key enrol makes new keys: docs/runbook.md, 'The state folder is lost'"
+        yield failure("state", f"the state folder {folder} is not there", step)
         return
     found = list(doctor_places.folder_writable("state", folder, "the state folder"))
     yield from found or [fine("state", f"{folder} can be written to")]
@@ -149,7 +152,8 @@ def _state(session: Session) -> Iterator[Finding]:
 def _own(session: Session) -> Iterator[Finding]:
     """It opens with this host's keys, can be written to, has room, and its newest snapshot is not of the future."""
     settings, folder = session.settings, Path(session.settings.repository)
-    store = session.store
+    with filled(settings, None):
+        store = session.store
     ring = HostState(settings.state).read_keys(repository_id(store))
     if ring is None or ring.writer is None:
         yield failure(
@@ -157,15 +161,35 @@ def _own(session: Session) -> Iterator[Finding]:
         )
         return
     snapshots = session.open().snapshots()
-    writable = [
+    tried = (
         finding
         for part in ("tmp", "spool", "packs/00", "snapshots")
-        for finding in doctor_places.folder_writable("repository", folder / part, "folder")
-    ]
-    yield from writable or [fine("repository", f"{folder} opens and can be written to: {len(snapshots)} snapshots")]
+        for finding in doctor_places.folder_writable("repository", folder / part, "folder", mended=folder)
+    )
+    held = f"{len(snapshots)} snapshot{'' if len(snapshots) == 1 else 's'}"
+    yield next(tried, None) or fine("repository", f"{folder} opens and can be written to: {held}")
+    yield from _opened(session)
     nightly = [each for each in snapshots if each.host == settings.host and each.job == "all"]
     yield from doctor_places.room("space", folder, nightly)
     yield from doctor_host.clock_went_on(session.clock.now(), max((each.ended for each in snapshots), default=0))
+
+
+def _opened(session: Session) -> Iterator[Finding]:
+    """Whether the passphrase opens it. A backup asks for none, so nobody would know before a restore."""
+    given = session.settings.passphrase
+    if given is None or not is_at_hand(given):
+        return
+    try:
+        secret = resolve(given, Recorder())
+    except OpsdError:
+        return  # Told below the credentials.
+    if not secret:
+        return
+    try:
+        session.open(reader=True)
+    except KeyRefused:
+        text = f"{described(given)} opens no slot of it: no drill, and no restore from this host"
+        yield failure("passphrase", text, "put the right one there; lost? opsd key add --kit --passphrase-from FILE")
 
 
 def _sources(session: Session) -> Iterator[Check]:

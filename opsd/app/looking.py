@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
+from opsd.app.emptied import filled
 from opsd.app.session import Session
 from opsd.app.shots import Known, Shot, of_repository, of_witness, stated, statements
 from opsd.app.slices import Verifying, verifying
@@ -58,11 +59,13 @@ def look_at_repository(look: Look) -> tuple[PlaceSeen, Known]:
         OpsdError: it can't be read.
     """
     session = look.session
-    known = known_of(session)
+    with filled(session.settings, None):
+        known = known_of(session)
     folder = session.settings.state / "checked" / "repositories"
     checked = CheckedFile(folder / repository_id(session.store).hex()).read()
     held = Held(listed=list(session.store.list("")), checked=checked, shots=known.shots)
-    return replace(_seen(look, held), lost=known.lost), known
+    seen = _seen(look, held)
+    return replace(seen, lost=known.lost, damaged=seen.damaged + known.unreadable), known
 
 
 def known_of(session: Session) -> Known:
@@ -123,7 +126,9 @@ def look_at_pull(look: Look) -> PlaceSeen:
         newest = {label: shot for shot in _oldest_first(found.shots) for label in shot.labels}
         dues = [shot.due for shot in newest.values() if shot.due]
         lost = _lost(memory, held.listed, found)
-        return replace(_seen(look, held), completed=memory.completed, due=min(dues, default=0), lost=lost)
+        seen = _seen(look, held)
+        damaged = seen.damaged + found.unreadable
+        return replace(seen, completed=memory.completed, due=min(dues, default=0), lost=lost, damaged=damaged)
 
 
 def _opened(look: Look, memory: CopyMemory, stack: ExitStack) -> Store | None:
@@ -158,6 +163,9 @@ def _unknown(
 def _seen(look: Look, held: Held) -> PlaceSeen:
     """What is the same for every place."""
     now = look.session.clock.now()
+    # Every snapshot has a pack: without any left, nothing comes back.
+    hollow = len(held.shots) if not any(info.name.startswith("packs/") for info in held.listed) else 0
+    held = replace(held, shots={}) if hollow else held
     covered = coverage(held.listed, held.checked, now)
     how = verifying(look.session.settings, look.name)
     whole = [shot for shot in held.shots.values() if shot.whole]
@@ -168,6 +176,7 @@ def _seen(look: Look, held: Held) -> PlaceSeen:
         newest=max((shot.time for shot in whole), default=0),
         bytes=covered.total,
         free=_free(look.place),
+        damaged=hollow,
         unread=_unread(held, how),
         verify=how.verify,
         read_share=covered.read / covered.total if covered.total else 0.0,

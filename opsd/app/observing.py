@@ -55,7 +55,9 @@ def observe(session: Session, *, before: Observed | None = None, seconds: float 
         time=now,
         host=settings.host,
         sources=_sources(settings, known, before),
-        places={name: _settled(each, past.get(name), kinds[name]) for name, each in found.items()},
+        places={
+            name: _settled(each, past.get(name) or PlaceSeen(kind=kinds[name]), now) for name, each in found.items()
+        },
         tiers=tiers_of(known.summaries, settings.retention, plan_of(settings)) or (before.tiers if before else {}),
         drill=_drill(drills, settings),
         kit_used=max((each.began for each in drills if each.by_kit and each.verdict != Verdict.FAILED), default=0),
@@ -136,16 +138,15 @@ def _look(until: float | None, looks: Mapping[str, Callable[[], _Found]]) -> dic
     return {name: found.get(name, _Found()) for name in looks}
 
 
-def _settled(found: _Found, before: PlaceSeen | None, kind: str) -> PlaceSeen:
+def _settled(found: _Found, last: PlaceSeen, now: int) -> PlaceSeen:
     """A place as it was seen, or as it was before with what is wrong now."""
     if found.place:
         return found.place
-    last = before or PlaceSeen(kind=kind)
     if found.error is None:
         return last
     gone = isinstance(found.error, IntegrityError | NotARepository | StoreGone)
     lost = max(last.lost, last.snapshots) if gone else last.lost
-    return replace(last, error=str(found.error), hint=found.error.hint or "", lost=lost)
+    return replace(last, error=str(found.error), hint=found.error.hint or "", failed=now, lost=lost)
 
 
 def _sources(settings: Settings, known: Known, before: Observed | None) -> dict[str, SourceSeen]:

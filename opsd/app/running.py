@@ -6,7 +6,7 @@ another (`opsd run check` checks the copies too) is told by the outer one.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -30,6 +30,8 @@ WITHIN: Final = "OPSD_WITHIN"
 PINGED: Final = "OPSD_PINGED"
 #: Of an error's text, so much is kept.
 _LETTERS: Final = 500
+#: The reasons of so many sources are.
+_FAILURES: Final = 20
 #: Of a job, so many of its newest runs may still be at work.
 _NEWEST: Final = 5
 
@@ -63,6 +65,13 @@ class RunRecord:
         if self._pings:
             self._pings.begin()
 
+    def failed_sources(self, failures: Mapping[str, OpsdError]) -> None:
+        """Why sources failed, by label: kept with the run, and in no ledger, since texts hold paths."""
+        told = list(failures.items())[:_FAILURES]
+        self._details = {
+            "failures": {label: [str(each)[:_LETTERS], (each.hint or "")[:_LETTERS]] for label, each in told}
+        }
+
     def ended(self, exit_code: int, error: BaseException | None = None, **details: Any) -> int:
         """Say how it ended; returns the exit code."""
         self.is_ended = True
@@ -77,7 +86,7 @@ class RunRecord:
                     exit_code=exit_code,
                     error=str(error or "")[:_LETTERS],
                     hint=(getattr(error, "hint", None) or "")[:_LETTERS],
-                    details=details,
+                    details=self._details | details,
                     stages=stages,
                     stage="",
                 )

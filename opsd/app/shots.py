@@ -36,12 +36,14 @@ class Known:
     """What the repository of this host holds. `shots` by name of the manifest; those that prune has marked are in `marked` only.
 
     `lost`: how many snapshots were there, or must be by the numbers of the others, and no prune dropped them. `dropped`: what it did.
+    `unreadable`: how many are there, and damaged.
     """
 
     shots: Mapping[str, Shot] = field(default_factory=dict)
     marked: Mapping[str, Shot] = field(default_factory=dict)
     summaries: Sequence[SnapshotSummary] = ()
     lost: int = 0
+    unreadable: int = 0
     dropped: frozenset[Number] = frozenset()
     created: int = 0
 
@@ -58,8 +60,9 @@ def of_repository(repository: Repository, host: str, memory: Memory, before: Ite
         IntegrityError, StorageError: it can't be read.
     """
     place = repository.place
+    before_it = _manifests(place.store)  # One that comes or goes meanwhile is not damaged.
     found = repository.snapshots(marked=True)
-    listed = sum(1 for _ in place.store.list("snapshots/"))
+    unreadable = len((before_it & _manifests(place.store)) - {each.name for each in found})
     dropped = frozenset(number for note in place.notes() for number in note.sequences)
     own = place.ring.writer.public().id if place.ring.writer else b""
     must = {(own, number) for number in range(1, memory.sequence + 1)} if own else set()
@@ -70,7 +73,8 @@ def of_repository(repository: Repository, host: str, memory: Memory, before: Ite
         shots={each.name: shots[each.name] for each in found if not each.marked},
         marked={each.name: shots[each.name] for each in found if each.marked},
         summaries=tuple(each for each in found if each.host == host and not each.marked),
-        lost=lost(numbers, must.union(before), dropped, unreadable=listed - len(found)),
+        lost=lost(numbers, must.union(before), dropped, unreadable=unreadable),
+        unreadable=unreadable,
         dropped=dropped,
         created=place.settings.created,
     )
@@ -86,9 +90,11 @@ def of_witness(store: Store, witness: Witness, labels: Iterable[str] | None, bef
     notes = read_several(store, list(store.list("notes/")))
     dropped = frozenset(number for info, content in notes for number in witness.dropped(info.name, content()))
     found = dict(statements(store, witness, infos))
+    unreadable = len({info.name for info in infos} & _manifests(store) - found.keys())
     return Known(
         shots=stated(found, witness, labels),
-        lost=lost({_number(each) for each in found.values()}, before, dropped, unreadable=len(infos) - len(found)),
+        lost=lost({_number(each) for each in found.values()}, before, dropped, unreadable=unreadable),
+        unreadable=unreadable,
         dropped=dropped,
         created=witness.settings.created,
     )
@@ -125,6 +131,10 @@ def lost(shown: set[Number], must: Iterable[Number], dropped: Collection[Number]
         newest[writer] = max(number, newest.get(writer, 0))
     expected = {(writer, number) for writer, last in newest.items() for number in range(1, last)}
     return max(0, len(expected.union(must) - shown - set(dropped)) - unreadable)
+
+
+def _manifests(store: Store) -> set[str]:
+    return {info.name for info in store.list("snapshots/")}
 
 
 def _number(each: Statement) -> Number:

@@ -91,7 +91,7 @@ def _complain(results: Sequence[Any]) -> None:
 @described(
     "list",
     "List the open incidents: who was told of each, and for whom a message still waits.",
-    """{"incidents": [{"key", "severity": "warning"|"critical", "title", "next_step", "since", "opened", "acknowledged": time or null,
+    """{"incidents": [{"key", "severity": "warning"|"critical", "title", "next_step", "since", "opened", "acknowledged": time or null, "away": time or null,
     "told": [{"contact", "url", "time"}], "waiting": [{"contact", "url"}]}],
     "unreachable": [{"contact", "url", "address", "since", "failures", "next_try", "error"}]}""",
     "opsd alerts list",
@@ -127,6 +127,7 @@ def _incident_json(listed: Listed, zone: tzinfo) -> dict[str, Any]:
         "since": clock.iso(problem.since, zone),
         "opened": clock.iso(incident.opened, zone),
         "acknowledged": None if known is None else clock.iso(known, zone),
+        "away": None if incident.gone is None else clock.iso(incident.gone, zone),
         "told": [{"contact": name, "url": number, "time": clock.iso(sent, zone)} for (name, number), sent in told],
         "waiting": [
             {"contact": name, "url": number} for (name, number), _ in (pair for pair in listed.notes if pair[1].waits)
@@ -164,10 +165,13 @@ def _print(found: Listing, addresses: dict[Place, str], zone: tzinfo) -> None:
 
 def _lines(listed: Listed, zone: tzinfo) -> Iterator[str]:
     incident, problem = listed.incident, listed.incident.problem
-    state = "acknowledged" if incident.acknowledged is not None else "ending" if incident.gone is not None else "open"
+    state = "open" if incident.acknowledged is None else "acknowledged"
     colour = "red" if problem.severity is Severity.CRITICAL else "yellow"
     yield output.paint(f"{problem.severity}: {problem.title}", colour)
     yield f"  {state}, since {output.moment(problem.since, zone)}"
+    if incident.gone is not None:
+        away = output.moment(incident.gone, zone)
+        yield f"  away since {away}; the all-clear comes once it stayed away for 5 minutes"
     yield f"  next: {problem.next_step}"
     told = sorted({place[0] for place, note in listed.notes if note.sent is not None})
     waits = sorted({place[0] for place, note in listed.notes if note.waits})

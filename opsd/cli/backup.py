@@ -63,6 +63,8 @@ def command(**given: Any) -> int:
             return _dry_run(opened, listener, request, as_json=given["as_json"])
         with recorded(opened, "backup", part=bool(request.paths or request.sources)) as record:
             report = back_up(opened, request)
+            if record.run and report.failures:
+                record.run.failed_sources(report.failures)
             code = record.ended(_exit_code(report, listener), **_counts(report))
         zone = opened.settings.zone
     seconds = time.monotonic() - began

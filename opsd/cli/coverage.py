@@ -27,7 +27,7 @@ def coverage_json(covered: Coverage, verify: str) -> dict[str, Any]:
 def coverage_text(covered: Coverage, verify: str) -> str:
     """What was read, and what only the store's own checksums vouch for."""
     read = percent(covered.read, covered.total)
-    text = f"read in the last 30 days: {read} of {output.size(covered.total)}"
+    text = f"read in the last 30 days: {read} of all that is stored, {output.size(covered.total)}"
     if covered.vouched or verify == "checksum":
         text += f"; {percent(covered.vouched, covered.total)} only vouched for by the store"
     days = covered.oldest_unread // DAY

@@ -243,6 +243,7 @@ def _came_back(source: Mapping[str, Any]) -> str:
     parts = [output.count(source["files"], "file")] if source["files"] else []
     if source["databases"]:
         parts.append(output.count(source["databases"], "database"))
+    if source["rows"]:  # Of databases among files none are counted.
         parts.append(output.count(source["rows"], "row"))
     return f"{', '.join(parts)}: {output.size(source['size'])}" if parts else "nothing"
 

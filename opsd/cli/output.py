@@ -133,9 +133,18 @@ def error(found: OpsdError, of: str = "") -> None:
 
 
 def problem(text: str, hint: str | None = None) -> None:
-    """What is wrong and the next step below, on stderr."""
-    note(f"opsd: {text}")
+    """What is wrong and the next step below, on stderr; folded on a terminal only, so that a log has it in one line."""
+    whole = plain(f"opsd: {text}")
+    for each in wrapped(whole, 80, indent=6) if sys.stderr.isatty() else [whole]:
+        note(each)
     _advise(hint)
+
+
+def wrapped(text: str, columns: int, indent: int = 0) -> list[str]:
+    """A text folded, all lines but the first below an indent; no word is broken, so that a path can be copied."""
+    return textwrap.wrap(
+        text, columns, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    ) or [text]
 
 
 def _advise(hint: str | None) -> None:

@@ -33,7 +33,7 @@ _AFRESH: Final = 60.0
     "problems": [{"key", "severity": "critical"|"warning", "title", "next_step", "since"}], the worst first,
     "sources": [{"name", "host": bool (of a pull, the host that wrote it), "outcome": "complete"|"warnings"|"failed"|null, "files", "bytes", "warnings",
     "restorable_to", "proof": "restored"|"verified"|null, "proved_to", "places": [{"place", "stored", "verified", "restored"}]}],
-    "places": [{"name", "kind": "repository"|"copy"|"pull", "looked", "error", "hint", "snapshots", "newest", "missing", "lost", "bytes", "free",
+    "places": [{"name", "kind": "repository"|"copy"|"pull", "looked", "error", "hint", "snapshots", "newest", "missing", "lost", "damaged", "bytes", "free",
     "read_share", "vouched_share"}], "jobs": [{"job", "last_attempt", "last_outcome", "last_success", "next", "after", "deadline", "overdue": bool,
     "running": {"since", "stage", "files", "bytes"} or null}], "tiers": {rule: {"kept", "required"}}, "drill": {"time", "verdict", "green"},
     "kit_used", "uncovered": {"databases", "folders"}, "warnings"}; times ISO 8601 or null for never; with --fleet {"hosts": [{"place", "kind":

@@ -74,7 +74,7 @@ def _source(row: Row, moment: Moment) -> dict[str, Any]:
 
 
 def _place(name: str, place: PlaceSeen, moment: Moment) -> dict[str, Any]:
-    names = ("snapshots", "missing", "lost", "bytes", "free", "read_share", "vouched_share")
+    names = ("snapshots", "missing", "lost", "damaged", "bytes", "free", "read_share", "vouched_share")
     return {
         "name": name,
         "kind": place.kind,

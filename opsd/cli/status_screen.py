@@ -38,7 +38,8 @@ def screen(found: Status, zone: tzinfo, height: int) -> list[str]:
     head = [_verdict(found)]
     if health.pause:
         until = output.moment(health.pause.until, zone)
-        head.append(output.paint(f"paused until {until}: {output.plain(health.pause.reason)}", "yellow"))
+        text = f"paused until {until}: {output.plain(health.pause.reason)}"
+        head += [output.paint(each, "yellow") for each in output.wrapped(text, output.width())]
     head += [output.paint(_running(job.running, health.time), "cyan") for job in health.jobs if job.running]
     head += [*_late_places(found, zone), *_uncovered(found.observed)]
     jobs = ["", *output.table_lines(_JOBS, [_job(each, zone) for each in health.jobs if _is_shown(each)])]
@@ -81,15 +82,11 @@ def _running(run: Run, now: int) -> str:
 
 def _late_places(found: Status, zone: tzinfo) -> list[str]:
     """Places that did not answer in time."""
-    late = {
-        name: each
-        for name, each in found.observed.places.items()
-        if each.looked < found.observed.time and not each.error
-    }
+    seen = {name: max(each.looked, each.failed) for name, each in found.observed.places.items()}
     return [
-        f"{name} did not answer in time; "
-        + (f"as seen {output.moment(each.looked, zone)}" if each.looked else "never seen")
-        for name, each in late.items()
+        f"{name} did not answer in time; " + (f"as seen {output.moment(time, zone)}" if time else "never seen")
+        for name, time in seen.items()
+        if time < found.observed.time
     ]
 
 

@@ -26,6 +26,8 @@ from opsd.settings import Settings
 from opsd.settings.schedule import OFF
 
 _EVERY: Final = 60 * SECOND
+#: Without a tick for so long the machine slept, or its clock jumped.
+_ASLEEP: Final = 300 * SECOND
 _REFUSED: Final = "configuration.invalid"
 log = structlog.get_logger()
 
@@ -45,6 +47,8 @@ class Watch(Listener):
         self._since: dict[str, int] = {}
         self._changed = True
         self._shown = 0
+        self._ticked = 0
+        self._is_owed = False
         self._tried = 0
         self._loaded = 0
 
@@ -70,8 +74,12 @@ class Watch(Listener):
         is_time = is_time or self._changed
         if is_time:
             self._tell(look)
-            self._changed, self._shown = False, look.now
-        if self._alerting and (is_time or self._alerting.is_due(look.now)):
+            self._changed, self._shown, self._is_owed = False, look.now, True
+        # The first tick after a start or a sleep sees what that left behind, and starts what is due: what of it lasts is told by the next.
+        is_awake = 0 <= look.now - self._ticked <= _ASLEEP
+        self._ticked = look.now
+        if self._alerting and is_awake and (self._is_owed or self._alerting.is_due(look.now)):
+            self._is_owed = False
             self._alerting.observe(self._problems, look.now)
             self._alerting.deliver(look.now)
 

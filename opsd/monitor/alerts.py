@@ -59,16 +59,21 @@ class Decision:
 def decide(incidents: Iterable[Incident], problems: Iterable[Problem], now: int, repeat: int) -> Decision:
     """What the open incidents become, now that these problems are there; `repeat` in ns."""
     present: dict[str, Problem] = {}
+    covered: set[str] = set()
     for problem in problems:
-        present.setdefault(problem.key, problem)
+        present.setdefault(problem.key, replace(problem, covers=()))
+        covered |= set(problem.covers)
     known = {each.key: each for each in incidents}
+    # What is told of as another problem from now on goes without a word: an all-clear would be a lie.
+    merged = {each.key: replace(each, ended=now) for each in known.values() if each.key in covered - present.keys()}
+    known = {key: each for key, each in known.items() if key not in merged}
     after = [_seen(each, present.get(each.key), now, min(SETTLING, repeat)) for each in known.values()]
     after += [Incident(problem=each, opened=now, told=now) for key, each in sorted(present.items()) if key not in known]
     events = {each.key: event for each in after if (event := _event(each, known.get(each.key), now, repeat))}
     if events:  # Whoever is told anything is told all that is open: the newest message alone gives the whole picture.
         events |= {each.key: Event.REPEATED for each in after if each.key not in events and _is_loud(each)}
     told = [replace(each, told=now) if each.key in events else each for each in after]
-    return Decision(incidents=tuple(told), events=tuple(events.items()))
+    return Decision(incidents=(*merged.values(), *told), events=tuple(events.items()))
 
 
 def next_time(incidents: Iterable[Incident], repeat: int) -> int:

@@ -84,7 +84,9 @@ def deadline(plan: Plan, past: Past, job: str, now: int) -> int:
     trigger = past.good(before, now)
     if trigger and (good is None or good.started < trigger.ended):
         return trigger.ended + patience(past, job, now)
-    return deadline(plan, past, before, now) + patience(past, job, now)
+    until = deadline(plan, past, before, now)
+    # One that did its work after the last success of the one before can do no more while that is late.
+    return (max(until, now) if trigger else until) + patience(past, job, now)
 
 
 def patience(past: Past, job: str, now: int) -> int:

@@ -6,7 +6,7 @@ What the whole ends with: 5 when anything is overdue, whatever else is wrong; el
 no prune dropped, a drill was red, a job found damage); else 3 when there is any problem; else 0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 from functools import cache
@@ -15,7 +15,7 @@ from typing import Final
 from opsd.clock import DAY, local
 from opsd.monitor.deadlines import AHEAD, Past, Plan, deadline, patience
 from opsd.monitor.observed import Observed, PlaceSeen, Point
-from opsd.monitor.problems import Problem, Severity
+from opsd.monitor.problems import Problem, Severity, told_instead
 from opsd.monitor.state import MISDATED, NEVER_RAN, RUNNING, Run
 
 #: A kit that nobody tried for so long may be lost, or illegible.
@@ -140,7 +140,8 @@ def judge(plan: Plan, past: Past, observed: Observed | None, now: int, besides: 
         found += [*_of_repository(case), *_of_others(case), *_of_retention(case), *_of_drills(case)]
     found += [_Finding(problem=each) for each in besides.problems]
     told = {each.problem.key: each for each in found}
-    shown = [each for key, each in told.items() if not _is_told_otherwise(key, told)]
+    instead = {key: other for key in told if (other := told_instead(key, told))}
+    shown = [_covering(each, instead) for key, each in told.items() if key not in instead]
     shown.sort(key=lambda each: (each.problem.severity is not Severity.CRITICAL, not each.is_overdue))
     return Health(
         time=now,
@@ -152,18 +153,9 @@ def judge(plan: Plan, past: Past, observed: Observed | None, now: int, besides: 
     )
 
 
-def _is_told_otherwise(key: str, told: dict[str, _Finding]) -> bool:
-    """Whether another problem says the same more exactly: one incident is one message."""
-    subject, _, what = key.rpartition(".")
-    if what == "stale":
-        return "backup.overdue" in told
-    if key == "backup.failed":
-        return any(each.startswith("source.") and each.endswith(".failed") for each in told)
-    if key == "drill.failed":
-        return bool({"drill.red", "drill.undone"} & told.keys())
-    if subject == "copy":
-        return any(each.startswith("copy.") and each.count(".") > 1 for each in told)
-    return False
+def _covering(found: _Finding, instead: Mapping[str, str]) -> _Finding:
+    covers = tuple(sorted(key for key, other in instead.items() if other == found.problem.key))
+    return replace(found, problem=replace(found.problem, covers=covers)) if covers else found
 
 
 def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
@@ -172,6 +164,9 @@ def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
         looks = [run for run in runs if run.cause == "daemon"]
         past = replace(past, runs={**past.runs, job: looks})
     until = deadline(plan, past, job, now)
+    running = next((run for run in runs if run.outcome == RUNNING), None)
+    # After a sleep or a restart it looks at once: only where it does not is the daemon out of work.
+    is_looking = job == _SELF_CHECK and running is not None and now < running.started + patience(past, job, now)
     return JobHealth(
         job=job,
         deadline=until,
@@ -179,8 +174,8 @@ def _job(plan: Plan, past: Past, job: str, now: int) -> JobHealth:
         after=plan.after.get(job, ""),
         attempt=next((run for run in runs if run.outcome not in _NOTHING_TRIED and not run.part), None),
         success=past.good(job, now),
-        running=next((run for run in runs if run.outcome == RUNNING), None),
-        is_overdue=now > until and (job != _SELF_CHECK or bool(past.runs[job])),
+        running=running,
+        is_overdue=now > until and (job != _SELF_CHECK or bool(past.runs[job])) and not is_looking,
     )
 
 
@@ -240,7 +235,7 @@ def _of_repository(case: _Case) -> Iterator[_Finding]:
     if place is None:
         return
     if place.lost:
-        gone = f"{_count(place.lost, 'snapshot')} of the repository gone, and no prune dropped them"
+        gone = place.error or f"{_count(place.lost, 'snapshot')} of the repository gone, and no prune dropped them"
         step = place.hint or "opsd check --repair"
         yield _critical("repository.emptied", gone, step, place.looked or case.now, is_doubt=True)
     if place.error:
@@ -249,28 +244,45 @@ def _of_repository(case: _Case) -> Iterator[_Finding]:
             doubt = bool(place.looked)
             yield _critical("repository.unreadable", title, place.hint or "opsd check", case.now, is_doubt=doubt)
         return
+    yield from _damage("repository", place, "opsd check --repair")
     yield from _of_sources(case, place)
     yield from _of_room(case, "repository", place)
     yield from _of_reading(case, "repository", place)
 
 
 def _of_sources(case: _Case, place: PlaceSeen) -> Iterator[_Finding]:
+    reasons = _reasons(case.past, case.now)
     due = cache(lambda stored: case.due("backup", stored))  # Hundreds of sources are in one snapshot.
     for label, seen in case.observed.sources.items():
         stored = place.points.get(label, Point()).stored
         if seen.outcome == "failed":
-            title = f"source {label} failed in the last backup"
-            yield _critical(f"source.{label}.failed", title, "opsd backup", case.now)
+            why, step = reasons.get(label, ("", ""))
+            title = f"source {label} failed in the last backup" + (why and f": {why.removeprefix(f'source {label}: ')}")
+            yield _critical(f"source.{label}.failed", title, step or "opsd backup", case.now)
         if seen.outcome == "warnings":
             title = f"source {label}: {_count(seen.warnings, 'thing')} could not be read in the last backup"
             yield _warning(f"source.{label}.unread", title, "opsd backup", case.now)
-        if place.lost:
+        if place.lost or place.damaged:
             continue
         if not stored:
             yield _warning(f"source.{label}.stale", f"source {label} is in no snapshot yet", "opsd backup", case.now)
         elif "backup" in case.plan.jobs and case.now > (until := due(stored)):
             title = f"source {label}: its newest good snapshot is of {_time(stored, case.plan.zone)}"
             yield _critical(f"source.{label}.stale", title, "opsd backup", until, is_overdue=True)
+
+
+def _reasons(past: Past, now: int) -> Mapping[str, Sequence[str]]:
+    """Why sources failed in the last backup of all of them, and the next step, by label."""
+    last = next((run for run in past.of("backup", now) if run.ended and not run.part), None)
+    found: Mapping[str, Sequence[str]] = last.details.get("failures", {}) if last else {}
+    return found
+
+
+def _damage(subject: str, place: PlaceSeen, step: str) -> Iterator[_Finding]:
+    """Snapshots that are there, and give nothing back."""
+    if place.damaged:
+        title = f"{_count(place.damaged, 'snapshot')} of {subject.replace('.', ' ')} can't be restored: damaged, or its packs are gone"
+        yield _critical(f"{subject}.damaged", title, step, place.looked, is_doubt=True)
 
 
 def _of_others(case: _Case) -> Iterator[_Finding]:
@@ -289,7 +301,9 @@ def _of_others(case: _Case) -> Iterator[_Finding]:
         elif place.error:
             title = f"{place.kind} {name} can't be read: {place.error}"
             yield _warning(f"copy.{name}.unreadable", title, place.hint or f"opsd copy --to {name}", case.now)
-        yield from _behind(case, name, place, newest)
+        yield from _damage(f"copy.{name}", place, f"opsd check --copy {name} --repair")
+        if not place.damaged:
+            yield from _behind(case, name, place, newest)
         yield from _of_room(case, f"copy.{name}", place)
         yield from _of_reading(case, f"copy.{name}", place)
 
@@ -349,7 +363,7 @@ def _of_drills(case: _Case) -> Iterator[_Finding]:
         yield _critical("drill.red", title, "opsd drill show latest", drill.time, is_doubt=True)
     elif drill.verdict == "failed":
         yield _warning("drill.undone", "the last drill could not be carried out", "opsd drill show latest", drill.time)
-    elif slow := _slow(case.observed):
+    elif slow := drill.missed_targets:
         yield _warning("drill.slow", f"the last drill missed a target: {slow}", "opsd drill show latest", drill.time)
     elif drill.verdict == "deviating":
         title = "the last drill could not ask everything"
@@ -359,19 +373,6 @@ def _of_drills(case: _Case) -> Iterator[_Finding]:
     if made and max(made, case.observed.kit_used) < case.now - KIT_TRIED_WITHIN:
         title = "nobody tried the recovery kit for a year"
         yield _warning("kit.unused", title, "opsd drill --kit", max(made, case.observed.kit_used) + KIT_TRIED_WITHIN)
-
-
-def _slow(observed: Observed) -> str:
-    """Which targets the last drill missed, in words; empty where none."""
-    drill = observed.drill
-    measured = (
-        ("recovery time", drill.recovery_time, drill.recovery_time_target),
-        ("recovery point", drill.recovery_point, drill.recovery_point_target),
-    )
-    missed = [
-        f"{what} {took / 3600:.1f} h of {most / 3600:.1f} h" for what, took, most in measured if most and took > most
-    ]
-    return ", ".join(missed)
 
 
 def _time(moment: int, zone: tzinfo) -> str:

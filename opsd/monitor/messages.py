@@ -54,7 +54,15 @@ def plain(text: str) -> str:
 
 
 def _title(problem: Problem) -> str:
-    return _PATH.sub("(path)", plain(problem.title))
+    return _without_paths(problem.title)
+
+
+def _step(problem: Problem) -> str:
+    return _without_paths(problem.next_step)
+
+
+def _without_paths(text: str) -> str:
+    return _PATH.sub("(path)", plain(text))
 
 
 def _cut(text: str, most: int) -> str:
@@ -72,7 +80,7 @@ def _short(host: str, present: Sequence[Note], ended: Sequence[Note]) -> str:
         head += f"{again}{len(present)} problems: "
     else:
         head += "still: " if again else ""
-        tail = f" Next: {_cut(plain(present[0].incident.problem.next_step), _NEXT)}"
+        tail = f" Next: {_cut(_step(present[0].incident.problem), _NEXT)}"
     room = SHORT - len(head) - len(tail) - 1
     over = f"; ended: {_titles(ended, room // 3)}" if ended else ""
     what = _titles(present, room - len(over)) + over
@@ -107,7 +115,7 @@ def _described(problem: Problem, zone: tzinfo) -> list[str]:
     return [
         f"{str(problem.severity).upper()}: {_title(problem)}",
         f"  since: {_moment(problem.since, zone)}",
-        f"  next: {plain(problem.next_step)}",
+        f"  next: {_step(problem)}",
     ]
 
 

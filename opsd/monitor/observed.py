@@ -42,14 +42,16 @@ class PlaceSeen:
 
     `snapshots` counts complete ones, `newest` is the newest of these, `missing` counts those of the repository that a copy lacks,
     `completed` is when a pass last brought it up to date. Shares are 0 to 1 of `bytes`, read and vouched for in 30 days.
-    `free` is the room on its disk in bytes, None where that isn't known. `looked`: when it was last read. `lost`: how many snapshots
-    were there, or must be by the numbers of the others, and no prune dropped them. `due`: of a pull, when its hosts promised the next.
+    `free` is the room on its disk in bytes, None where that isn't known. `looked`: when it was last read; `failed`: when `error` was met. `lost`: how many snapshots
+    were there, or must be by the numbers of the others, and no prune dropped them. `damaged`: how many are there that nothing can be
+    restored from, as a look without keys can tell: the manifest is damaged, or no pack is left. `due`: of a pull, when its hosts promised the next.
     `unread`: since when the longest unread object is (put then, or read last), 0 where a stated budget leaves it so.
     """
 
     kind: str
     error: str = ""
     hint: str = ""
+    failed: int = 0
     snapshots: int = 0
     newest: int = 0
     missing: int = 0
@@ -58,6 +60,7 @@ class PlaceSeen:
     free: int | None = None
     looked: int = 0
     lost: int = 0
+    damaged: int = 0
     due: int = 0
     unread: int = 0
     verify: str = "read"
@@ -77,6 +80,20 @@ class DrillSeen:
     recovery_point: float = 0.0
     recovery_time_target: float | None = None
     recovery_point_target: float | None = None
+
+    @property
+    def missed_targets(self) -> str:
+        """Which targets it missed, in words; empty where none."""
+        measured = (
+            ("recovery time", self.recovery_time, self.recovery_time_target),
+            ("recovery point", self.recovery_point, self.recovery_point_target),
+        )
+        missed = [
+            f"{what} {took / 3600:.1f} h of {most / 3600:.1f} h"
+            for what, took, most in measured
+            if most and took > most
+        ]
+        return ", ".join(missed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

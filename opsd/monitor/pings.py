@@ -8,10 +8,11 @@ import threading
 import urllib.error
 import urllib.request
 import uuid
+from base64 import b64encode
 from enum import StrEnum
 from http.client import HTTPException
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 SECONDS: Final = 10.0
 TRIES: Final = 3
@@ -57,7 +58,13 @@ def ping(url: str, body: str, stop: threading.Event | None = None) -> str:
 def _try(url: str, body: str) -> tuple[str, bool]:
     """Why it did not work, and whether another try may."""
     try:
-        request = urllib.request.Request(url, body.encode(), {"User-Agent": "opsd", "Content-Type": "text/plain"})  # noqa: S310 - the configuration lets in http and https only
+        headers = {"User-Agent": "opsd", "Content-Type": "text/plain"}
+        parts = urlsplit(url)
+        login, at, server = parts.netloc.rpartition("@")
+        if at:  # As RFC 7617 wants it; a server's name has none.
+            headers["Authorization"] = "Basic " + b64encode(unquote(login).encode()).decode()
+        plain = urlunsplit(parts._replace(netloc=server))
+        request = urllib.request.Request(plain, body.encode(), headers)  # noqa: S310 - the configuration lets in http and https only
         with urllib.request.urlopen(request, timeout=SECONDS):  # noqa: S310 - likewise
             return "", False
     except urllib.error.HTTPError as error:

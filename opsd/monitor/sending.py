@@ -28,6 +28,7 @@ _ASSET: Final = apprise.AppriseAsset(
     app_id="opsd", app_desc="opsd", app_url="", storage_mode=apprise.PersistentStoreMode.MEMORY, async_mode=False
 )
 _EXCEPTION: Final = "Socket Exception: "
+_URL_AGAIN: Final = re.compile("Could not load|Unsupported|Unparseable")
 _making = threading.Lock()
 
 
@@ -50,6 +51,8 @@ class _Reasons(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep warnings, and of the rest only why a connection failed: that may hold the whole message."""
         text = record.getMessage()
+        if _URL_AGAIN.match(text):  # With the first and the last letter of a password.
+            return
         if record.thread == self._thread and (record.levelno >= logging.WARNING or text.startswith(_EXCEPTION)):
             self.texts.append(text.removeprefix(_EXCEPTION))
 
@@ -57,9 +60,7 @@ class _Reasons(logging.Handler):
 def send(parcels: Sequence[Parcel], seconds: float) -> Iterator[tuple[int, str]]:
     """Send all at once; yields each one's place in the list as it ends, and why it failed, empty if it arrived."""
     results: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-    logger = logging.getLogger("apprise")
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG)
+    _logger()
     for number, parcel in enumerate(parcels):
         threading.Thread(target=_send, args=(number, parcel, results), daemon=True).start()
     waiting = set(range(len(parcels)))
@@ -79,7 +80,7 @@ def send(parcels: Sequence[Parcel], seconds: float) -> Iterator[tuple[int, str]]
 def _send(number: int, parcel: Parcel, results: queue.SimpleQueue[tuple[int, str]]) -> None:
     """Whatever happens is a result."""
     reasons = _Reasons()
-    logger = logging.getLogger("apprise")
+    logger = _logger()
     logger.addHandler(reasons)
     try:
         url = url_of(parcel.address)
@@ -93,12 +94,31 @@ def _send(number: int, parcel: Parcel, results: queue.SimpleQueue[tuple[int, str
     results.put((number, error))
 
 
+def _logger() -> logging.Logger:
+    """Where apprise complains; nobody else hears it."""
+    logger = logging.getLogger("apprise")
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+    return logger
+
+
+def _made(url: str) -> object:
+    """The service of a URL; None where apprise can't read it."""
+    with _making:
+        return apprise.Apprise.instantiate(url, asset=_ASSET)
+
+
+def _complaint(service: object, reasons: _Reasons) -> str:
+    if isinstance(service, NotifyBase):
+        return ""
+    return plain("; ".join(["apprise can't read this URL", *reasons.texts]))
+
+
 def _sent(url: str, message: Message, reasons: _Reasons) -> str:
     """Why it could not be sent; empty if it was."""
-    with _making:
-        service = apprise.Apprise.instantiate(url, asset=_ASSET)
+    service = _made(url)
     if not isinstance(service, NotifyBase):
-        return plain("; ".join(["apprise can't read this URL", *reasons.texts]))
+        return _complaint(service, reasons)
     title, body = message.short, message.long
     if not service.title_maxlen and service.body_maxlen <= _TERSE:
         title, body = "", message.short
@@ -109,6 +129,17 @@ def _sent(url: str, message: Message, reasons: _Reasons) -> str:
         body_format=apprise.NotifyFormat.TEXT,
     )
     return "" if is_sent else plain("; ".join(reasons.texts)) or "it was refused, and apprise does not say why"
+
+
+def mistake_in(url: str) -> str:
+    """Why apprise can't read a URL, empty if it can; nothing is sent and no server asked."""
+    reasons = _Reasons()
+    logger = _logger()
+    logger.addHandler(reasons)
+    try:
+        return _redacted(_complaint(_made(url), reasons), url)
+    finally:
+        logger.removeHandler(reasons)
 
 
 def schemes() -> list[str]:

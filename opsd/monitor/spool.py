@@ -122,7 +122,9 @@ class Spool:
 
     def _put(self, incident: Incident) -> int:
         """Write an incident; the number of its row."""
-        value = json.dumps(asdict(incident))
+        given = asdict(incident)
+        del given["problem"]["covers"]  # It is of the moment.
+        value = json.dumps(given)
         rows = self._all(
             "UPDATE incidents SET ended = ?, value = ? WHERE key = ? AND ended IS NULL RETURNING id",
             incident.ended,

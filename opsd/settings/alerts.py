@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from opsd.monitor.alert_options import URL, AlertSettings, Contact
 from opsd.monitor.deadlines import JOBS
-from opsd.settings.nodes import Node, Pairs, Reading
-from opsd.settings.shapes import Key, ListOf, MapOf, Record, Schema, Value, suggestion
+from opsd.settings.nodes import Items, Node, Pairs, Reading
+from opsd.settings.shapes import WRONG, Key, ListOf, MapOf, Record, Schema, Value, suggestion
 from opsd.settings.values import DURATION, LABEL, SECRET
 
 _WEB: Final = r"https?://\S+"
@@ -90,3 +90,11 @@ ALERTS: Final = Record(
         ),
     },
 )
+
+
+def salvaged_contacts(node: Node, reading: Reading) -> AlertSettings:
+    """Of a section with mistakes the contacts that have none: a slip in one must not silence the others."""
+    listed = node.pairs.get("contacts") if isinstance(node, Pairs) else None
+    items = listed[1].items if listed and isinstance(listed[1], Items) else ()
+    found = [CONTACT.read(each, "alerts.contacts", reading) for each in items]
+    return AlertSettings(contacts=tuple(each for each in found if each is not WRONG))

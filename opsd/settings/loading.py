@@ -14,6 +14,7 @@ from typing import Any
 
 from opsd.backup.places import FolderPlace, S3Place, StorePlace
 from opsd.errors import ConfigurationError
+from opsd.settings.alerts import salvaged_contacts
 from opsd.settings.model import CONFIGURATION, DEFAULT_STATE, Settings, filled
 from opsd.settings.nodes import LARGEST, Reading, merged, parse
 from opsd.settings.shapes import WRONG, suggestion
@@ -24,7 +25,7 @@ DEFAULT_FILE = Path("/etc/opsd/opsd.yaml")
 _SUFFIXES = frozenset({".yaml", ".yml"})
 #: What it takes to tell people that something is wrong.
 _TELLING = frozenset({"host", "timezone", "state", "alerts"})
-_HOW = "name a file with -c FILE or OPSD_CONFIG, or set OPSD_REPOSITORY"
+_HOW = "name a file with -c FILE or OPSD_CONFIG, or set OPSD_REPOSITORY; 'opsd setup' makes one"
 
 
 def default_paths(file: Path = DEFAULT_FILE) -> tuple[Path, ...]:
@@ -98,6 +99,8 @@ def salvaged(paths: Path | str | None, default_host: str) -> Settings:
             pairs = parse(str(path), _read(Path(path)), reading).pairs
             for name in _TELLING & pairs.keys():
                 value = CONFIGURATION.keys[name].shape.read(pairs[name][1], name, reading)
+                if value is WRONG and name == "alerts":
+                    value = salvaged_contacts(pairs[name][1], reading)
                 given |= {name: value} if value is not WRONG else {}
     return Settings(**filled(given))
 

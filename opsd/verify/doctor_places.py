@@ -3,6 +3,7 @@
 Promise: nothing is left behind, and nothing is deleted: whether a deletion is allowed is asked with a name that nothing has.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -26,18 +27,26 @@ _NO_OBJECT: Final = "packs/00/opsd-doctor-asks-whether-this-may-be-deleted"
 #: The least that should be free, as a share of the disk.
 _LEAST_SHARE: Final = 0.05
 _WEB_SECONDS: Final = 10.0
+_FULL: Final = "make room on that disk: df -h"
+#: What helps where it is not the folder's owner.
+_MENDING: Final = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "a disk with errors turns read-only by itself (dmesg); else mount it writable: findmnt -T",
+}
 
 
-def folder_writable(subject: str, folder: Path, what: str) -> Iterator[Finding]:
-    """Whether files can be made in a folder that is there."""
+def folder_writable(subject: str, folder: Path, what: str, *, mended: Path | None = None) -> Iterator[Finding]:
+    """Whether files can be made in a folder that is there; `mended`: whose owner to set where it can't, with all below."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"opsd doctor")
             file.flush()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        step = f"chown {_user()} {folder}, or see its mount options and whether the disk is full: df -h {folder}"
-        yield failure(subject, f"{what} {folder} can't be written to: {reason}", step)
+        owner = f"-R {_user()} {mended}" if mended else f"{_user()} {folder}"
+        step = _MENDING.get(error.errno or 0, f"chown {owner}, or see its mount options: findmnt -T")
+        yield failure(subject, f"{what} {folder} can't be written to: {reason}", f"{step} {folder}")
 
 
 def room(subject: str, folder: Path, snapshots: Sequence[SnapshotSummary]) -> Iterator[Finding]:

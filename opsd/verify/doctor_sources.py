@@ -14,7 +14,7 @@ from typing import Final
 
 from opsd.sources.options import CommandSource, FilesSource, Hooks, SqliteSource
 from opsd.sources.sqlite import HINTS, image
-from opsd.sources.sqlite_image import Refused
+from opsd.sources.sqlite_image import Reason, Refused
 from opsd.verify.doctor_host import program_there, sqlite_is_mended
 from opsd.verify.findings import Finding, failure, fine, warning
 
@@ -85,7 +85,7 @@ def _walked(label: str, paths: Iterable[str]) -> Iterator[Finding]:
 
 
 def _right(path: str) -> str:
-    return f"run opsd with CAP_DAC_READ_SEARCH, as its units do, or as root; or: setfacl -m u:$USER:rX {path}"
+    return f"run opsd with CAP_DAC_READ_SEARCH, as its units do, or as root; or: setfacl -m u:{os.geteuid()}:rX {path}"
 
 
 def _listed(paths: tuple[str, ...]) -> str:
@@ -107,6 +107,9 @@ def sqlite(label: str, options: SqliteSource) -> Iterator[Finding]:
         return
     except Refused as error:
         yield failure(label, f"{path}: {error.text}", HINTS[error.reason])
+        return
+    except PermissionError as error:
+        yield failure(label, f"{path}: {(error.strerror or str(error)).lower()}", HINTS[Reason.FORBIDDEN])
         return
     yield from _room(label, size)
     yield from _library(label, path)

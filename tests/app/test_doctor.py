@@ -93,6 +93,25 @@ def test_a_host_whose_keys_are_lost_is_told(tmp_path: Path) -> None:
     assert (state, text) == (State.FAILED, "this host holds no writer's key for it")
 
 
+def test_a_passphrase_that_opens_nothing_fails(tmp_path: Path) -> None:
+    desk = host(tmp_path)
+    (tmp_path / "passphrase").write_text("another one\n")
+    ((state, subject, text),) = worries(look(desk, "repository"))
+    assert (state, subject) == (State.FAILED, "passphrase")
+    assert "opens no slot" in text
+
+
+def test_nobody_is_told_to_make_a_repository_where_one_stood_or_whose_state_is_lost(tmp_path: Path) -> None:
+    desk = host(tmp_path)
+    (tmp_path / "state").rename(tmp_path / "aside")
+    assert "opsd init" not in "".join(each.next_step or "" for each in look(desk, "repository"))
+    (tmp_path / "aside").rename(tmp_path / "state")
+    shutil.rmtree(tmp_path / "repository")
+    (found,) = [each for each in look(desk, "repository") if each.state is State.FAILED]
+    assert "this host put 1 snapshot" in found.text
+    assert "opsd init" not in (found.next_step or "")
+
+
 def test_a_clock_that_went_back_fails_the_night(tmp_path: Path) -> None:
     desk = host(tmp_path)
     ((state, subject, _),) = worries(look(desk, "repository", clock=FixedClock(SystemClock().now() - DAY)))

@@ -106,6 +106,19 @@ def test_snapshots_that_are_gone_are_counted_whichever_they_were(site: Site, gon
     assert (found.lost, found.snapshots) == (len(gone), 2 - len(gone))
 
 
+def test_snapshots_whose_packs_are_all_gone_give_nothing_back(site: Site) -> None:
+    shutil.rmtree(site.folder / "repository" / "packs")
+    found = site.observed().places
+    assert (found["repository"].damaged, found["repository"].snapshots, found["repository"].points) == (2, 0, {})
+    assert (found["disk"].damaged, found["disk"].snapshots) == (0, 2)
+
+
+def test_a_manifest_that_was_cut_counts_as_damaged_not_as_never_taken(site: Site) -> None:
+    site.snapshots()[0].write_bytes(b"")
+    found = site.observed().places["repository"]
+    assert (found.damaged, found.snapshots, found.lost) == (1, 1, 0)
+
+
 def test_what_a_copy_has_seen_tells_of_a_loss_when_this_host_remembers_nothing(site: Site) -> None:
     shutil.rmtree(site.folder / "state" / "seen", ignore_errors=True)
     site.snapshots()[1].unlink()
@@ -146,7 +159,8 @@ def test_a_place_that_cannot_be_read_keeps_what_was_known_and_hides_no_other(sit
     shutil.rmtree(site.folder / "repository")
     found = site.observed(before)
     own = found.places["repository"]
-    assert own.error
+    assert "this host put 2 snapshots into its repository" in own.error
+    assert "opsd init" not in own.hint
     assert own.looked == before.places["repository"].looked < found.time
     assert (own.newest, own.lost) == (before.places["repository"].newest, 2)
     disk = found.places["disk"]

@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from opsd.cli.main import _run
+from opsd.clock import DAY, SystemClock
+from opsd.monitor import spool
+from opsd.monitor.alerts import decide
+from opsd.monitor.problems import Problem, Severity
 from tests.support.command_line import Desk
 from tests.support.receivers import Web, alerts, mail, web
 
@@ -86,6 +90,18 @@ def test_a_unit_that_failed_by_the_configuration_is_told_as_far_as_that_can_be_r
     assert "did you mean sources?" in err
 
 
+@pytest.mark.parametrize(("right", "slip"), [('"15m"', "oops"), ('"contacts": [', '"contacts": [{name: carl}, ')])
+def test_a_slip_in_the_alerts_themselves_silences_nobody_else(
+    host: Desk, opsd: Opsd, chat: Web, right: str, slip: str
+) -> None:
+    path = host.folder / "opsd.yaml"
+    before = path.read_text()
+    assert right in before
+    path.write_text(before.replace(right, slip))
+    assert opsd("alerts", "failed-unit", "opsd-daemon.service")[0] == 0
+    assert len(chat.requests) == 1
+
+
 def test_a_unit_that_failed_is_told_though_nothing_can_be_written(host: Desk, opsd: Opsd, chat: Web) -> None:
     (host.folder / "state").touch()
     code, _, err = opsd("alerts", "failed-unit", "opsd-daemon.service")
@@ -127,6 +143,18 @@ def test_the_list_tells_who_was_told_who_waits_and_why(opsd: Opsd) -> None:
     assert "told: anna; waits for: bob" in out
     assert f"key: {UNIT}" in out
     assert "hidden" not in out + err
+
+
+def test_what_is_away_says_so_and_when_the_all_clear_comes(opsd: Opsd, host: Desk) -> None:
+    now, state = SystemClock().now(), host.folder / "state"
+    state.mkdir()
+    problem = Problem(key="a.b", severity=Severity.WARNING, title="t", next_step="n", since=now)
+    with spool.opened(state, pytest.fail) as opened:
+        opened.change(lambda known: decide(known, [problem], now, DAY), (), now)
+        opened.change(lambda known: decide(known, [], now, DAY), (), now)
+    assert opsd("ack", "a.b")[0] == 0
+    assert answer(opsd, "alerts", "list")["incidents"][0]["away"] is not None
+    assert "the all-clear comes once it stayed away for 5 minutes" in " ".join(opsd("alerts", "list")[1].split())
 
 
 def test_an_acknowledgement_names_what_it_means_and_stands_in_the_ledger(opsd: Opsd) -> None:

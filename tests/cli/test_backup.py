@@ -31,6 +31,9 @@ def test_a_failed_source_exits_with_1_and_the_others_are_whole(desk: Desk) -> No
     outcomes = {each["name"]: each["outcome"] for each in ran.json["snapshot"]["sources"]}
     assert outcomes == {"www": "complete", "bad": "failed"}
     assert "hello.txt" in desk.ok("ls", f"latest:{root}").text
+    (told,) = [each for each in desk.run("status", "--json").json["problems"] if each["key"] == "source.bad.failed"]
+    assert "false exited with 1" in told["title"]
+    assert "exited" not in (desk.folder / "state" / "ledger.jsonl").read_text()
 
 
 def test_a_warning_exits_with_3_and_is_listed(desk: Desk) -> None:

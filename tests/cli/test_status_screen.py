@@ -6,6 +6,7 @@ from datetime import UTC
 from opsd.app.status import Status
 from opsd.cli.status_screen import screen
 from opsd.clock import DAY
+from opsd.monitor.deadlines import HOUR
 from opsd.monitor.health import Health, JobHealth, Pause
 from opsd.monitor.observed import Observed, PlaceSeen, Point, SourceSeen
 from opsd.monitor.problems import Problem, Severity
@@ -97,6 +98,15 @@ def test_what_did_not_answer_in_time_says_when_it_was_seen() -> None:
     old = PlaceSeen(kind="copy", looked=NOON - DAY)
     assert lines(standing(paris=old))[1] == "paris did not answer in time; as seen 2023-11-14 12:00"
     assert lines(standing(paris=replace(old, looked=0)))[1] == "paris did not answer in time; never seen"
+    wrong = replace(old, error="the host key has changed", failed=NOON - 2 * HOUR)
+    assert lines(standing(paris=wrong))[1] == "paris did not answer in time; as seen 2023-11-15 10:00"
+    assert "in time" not in "".join(lines(standing(paris=replace(wrong, failed=NOON))))
+
+
+def test_a_long_reason_of_a_pause_is_folded() -> None:
+    found = standing()
+    pause = Pause(until=NOON + DAY, reason="moving the database " * 9)
+    assert all(len(each) <= 80 for each in lines(replace(found, health=replace(found.health, pause=pause))))
 
 
 def test_a_pause_stands_right_below_the_answer() -> None:

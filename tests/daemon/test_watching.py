@@ -141,6 +141,7 @@ def test_people_are_told_again_on_time_also_where_nothing_changes(clock: FixedCl
     watch = Watch(clock, None)
     watch.start(settings)
     overdue = replace(look, settings=settings, now=NOON + 2 * DAY)
+    watch.tick(replace(overdue, now=overdue.now - 10 * SECOND))
     for seconds in (0, 10, 20):
         now = overdue.now + seconds * SECOND
         watch.tick(replace(overdue, now=now, changed=False))
@@ -148,6 +149,21 @@ def test_people_are_told_again_on_time_also_where_nothing_changes(clock: FixedCl
             told = {each.key: each.told for each in opened.incidents()}
         assert told["backup.overdue"] == now
     watch.stop()
+
+
+def test_what_a_sleep_or_a_restart_left_behind_is_told_by_the_tick_after_the_one_that_starts_what_is_due(
+    clock: FixedClock, look: Look
+) -> None:
+    watch = Watch(clock, None)
+    watch.start(look.settings)
+    for seconds, is_told in ((0, False), (10, True), (20, True)):
+        watch.tick(replace(look, now=NOON + 2 * DAY + seconds * SECOND))
+        with spool.opened(look.settings.state, pytest.fail) as opened:
+            assert bool(opened.incidents()) is is_told
+            known = len(opened.incidents())
+    watch.tick(replace(look, now=NOON + 9 * DAY))
+    with spool.opened(look.settings.state, pytest.fail) as opened:
+        assert len(opened.incidents()) == known
 
 
 def test_a_deadline_that_passes_is_told_within_a_minute_though_nothing_changes(metrics: Watch, look: Look) -> None:
@@ -163,6 +179,7 @@ def test_a_deadline_that_passes_is_told_within_a_minute_though_nothing_changes(m
 
 def test_the_spool_is_left_alone_until_something_is_due(metrics: Watch, look: Look) -> None:
     late = replace(look, now=NOON + 2 * DAY)
+    metrics.tick(replace(late, now=late.now - 10 * SECOND))
     metrics.tick(late)
     file = look.settings.state / spool.FILE
     file.unlink()

@@ -93,6 +93,25 @@ def test_a_short_repeat_shortens_the_wait_for_the_all_clear() -> None:
     assert story.tick("", after=SECOND) == {"a": Event.ENDED}
 
 
+def test_what_another_problem_tells_from_now_on_goes_without_an_all_clear() -> None:
+    story = Story()
+    story.tick("backup.failed")
+    exact = replace(problem("source.www.failed"), covers=("backup.failed",))
+    decision = decide(story.incidents, [exact], story.now, 15 * MINUTE)
+    assert dict(decision.events) == {"source.www.failed": Event.OPENED}
+    assert [(each.key, each.ended is None) for each in decision.incidents] == [
+        ("backup.failed", False),
+        ("source.www.failed", True),
+    ]
+
+
+def test_an_incident_began_when_it_was_first_seen_however_often_somebody_looks() -> None:
+    story = Story()
+    story.tick([replace(problem("a"), since=5 * SECOND)])
+    story.tick([replace(problem("a"), since=9 * SECOND)])
+    assert story.incidents[0].problem.since == 5 * SECOND
+
+
 def test_many_problems_at_once_are_one_message() -> None:
     keys = [f"p{number}" for number in range(50)]
     story = Story()

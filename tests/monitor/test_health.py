@@ -89,6 +89,8 @@ def test_a_site_that_did_all_has_no_problem_and_ends_with_0() -> None:
     ("expected", "severity", "exit_code", "observed"),
     [
         ("repository.emptied", "critical", 4, seen(repository=place(lost=2, snapshots=0, newest=0, points={}))),
+        ("repository.damaged", "critical", 4, seen(repository=place(damaged=2, snapshots=0, newest=0, points={}))),
+        ("copy.paris.damaged", "critical", 4, seen(paris=place("copy", damaged=2, snapshots=0, newest=0, points={}))),
         ("repository.unreadable", "critical", 4, seen(repository=place(error="input/output error"))),
         ("repository.unreadable", "critical", 3, seen(repository=PlaceSeen(kind="repository", error="nothing there"))),
         ("source.www.failed", "critical", 3, replace(WELL, sources={"www": SourceSeen(outcome="failed")})),
@@ -272,3 +274,38 @@ def test_a_new_site_owes_nothing_before_its_first_deadline_and_all_after() -> No
     later = health(nothing, new, now=NOON + 2 * DAY)
     assert "backup.overdue" in keys(later)
     assert later.exit_code == 5
+
+
+def test_a_copy_that_did_all_since_the_last_good_backup_is_not_late_because_the_backup_is() -> None:
+    past = nights()
+    late = replace(past, runs={**past.runs, "backup": [run("backup", NIGHT - 3 * DAY)]})
+    found = health(past=late)
+    assert "backup.overdue" in keys(found)
+    assert not {"copy.overdue", "prune.overdue"} & set(keys(found))
+
+
+def test_what_is_told_as_another_problem_is_named_as_covered() -> None:
+    past = nights()
+    failed = replace(past, runs={**past.runs, "backup": [run("backup", NIGHT, outcome="failed", exit_code=1)]})
+    found = health(replace(WELL, sources={"www": SourceSeen(outcome="failed")}), failed)
+    (told,) = [each for each in found.problems if each.key == "source.www.failed"]
+    assert told.covers == ("backup.failed",)
+
+
+def test_a_source_that_failed_says_why_and_what_to_do_as_its_run_kept_it() -> None:
+    past = nights()
+    failures = {"www": ["source www: /srv: no such file", "mount it"]}
+    kept = run("backup", NIGHT, outcome="failed", exit_code=1, details={"failures": failures})
+    failed = replace(past, runs={**past.runs, "backup": [kept]})
+    found = health(replace(WELL, sources={"www": SourceSeen(outcome="failed")}), failed)
+    (told,) = [each for each in found.problems if each.key == "source.www.failed"]
+    assert (told.title, told.next_step) == ("source www failed in the last backup: /srv: no such file", "mount it")
+
+
+def test_a_daemon_that_looks_again_after_a_sleep_works_and_one_that_hangs_does_not() -> None:
+    past = nights()
+    slept = [run("self-check", NOON - 9 * HOUR)]
+    again = run("self-check", NOON - HOUR // 60, outcome="running", ended=0, exit_code=None)
+    for begun, is_told in ((again, False), (replace(again, started=NOON - 5 * HOUR), True)):
+        found = health(past=replace(past, runs={**past.runs, "self-check": [begun, *slept]}))
+        assert ("self-check.overdue" in keys(found)) is is_told

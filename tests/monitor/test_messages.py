@@ -1,5 +1,6 @@
 """What an alert says, short and long."""
 
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -62,6 +63,14 @@ def test_no_path_gets_into_a_message(title: str, told: str) -> None:
         assert told in found.short
         assert told in found.long
         assert "smith" not in found.short + found.long.partition("opsd ack")[0]
+
+
+def test_no_path_of_a_next_step_gets_into_a_message_either() -> None:
+    given = note("t")
+    problem = replace(given.incident.problem, next_step="setfacl -m u:1:rX /srv/smith/x")
+    found = message("web1", [replace(given, incident=replace(given.incident, problem=problem))], PARIS)
+    assert "setfacl -m u:1:rX (path)" in found.short
+    assert "setfacl -m u:1:rX (path)" in found.long
 
 
 def test_the_worst_that_is_open_decides_how_loud_it_is() -> None:

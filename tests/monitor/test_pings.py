@@ -42,6 +42,12 @@ def test_a_ping_is_posted_with_its_body_and_asked_once() -> None:
     assert (request.method, request.path, request.body) == ("POST", "/u/start", "begun\n")
 
 
+def test_a_login_in_the_url_is_shown_to_the_server_and_is_no_part_of_its_name() -> None:
+    with web() as server:
+        assert ping(f"http://opsd:p%40ss@127.0.0.1:{server.port}/u", "") == ""
+    assert server.requests[0].authorization == "Basic b3BzZDpwQHNz"
+
+
 def test_a_server_that_stumbles_is_asked_again() -> None:
     with web() as server:
         server.answer = lambda _: 503 if len(server.requests) < 2 else 200

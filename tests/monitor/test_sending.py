@@ -6,7 +6,7 @@ import pytest
 
 from opsd.monitor.messages import Message
 from opsd.monitor.problems import Severity
-from opsd.monitor.sending import Parcel, send
+from opsd.monitor.sending import Parcel, mistake_in, send
 from tests.support.receivers import free_port, mail, web
 
 MESSAGE = Message(short="opsd web1: backup is late. Next: run it", long="backup is late\n", severity=Severity.CRITICAL)
@@ -55,6 +55,14 @@ def test_servers_that_are_down_refuse_or_are_no_servers_at_all_cost_the_others_n
     assert "can't read this URL" in found[3]
     assert found[4]
     assert "hidden" not in "".join(found.values())
+
+
+def test_a_url_that_cannot_be_used_is_found_before_anything_is_sent_and_no_letter_of_its_password_told() -> None:
+    assert mistake_in("mailto://user:s3cr3tPW@example.org?to=anna@example.org") == ""
+    told = mistake_in("mailto://user:s3cr3tPW@127.0.0.1?to=anna@example.org&from=nobody")
+    assert told.startswith("apprise can't read this URL")
+    assert "s...W" not in told
+    assert mistake_in("slack://foo") != ""
 
 
 def test_a_server_that_never_answers_has_failed_when_the_time_is_over() -> None:

@@ -22,6 +22,7 @@ class Request:
     method: str
     path: str
     body: str
+    authorization: str = ""
 
     @property
     def json(self) -> Any:
@@ -49,7 +50,8 @@ def web() -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-            request = Request(method=self.command, path=self.path, body=body)
+            login = self.headers.get("Authorization") or ""
+            request = Request(method=self.command, path=self.path, body=body, authorization=login)
             told.requests.append(request)
             status = told.answer(request)
             if status is None:

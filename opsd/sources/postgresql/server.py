@@ -41,6 +41,8 @@ _HINTS = (
     (r"peer authentication failed", _PEER),
     (r"password authentication failed|no password supplied", "check 'user' and 'password' of this source"),
     (r"role .* does not exist", _ROLE),
+    (r"not permitted to log in", "ALTER ROLE {user} LOGIN;"),
+    (r"too many connections for role", "ALTER ROLE {user} CONNECTION LIMIT -1;"),
     (r"no pg_hba.conf entry", "add a line for this role and address to pg_hba.conf and reload the server"),
     (r"permission denied for database", "GRANT CONNECT ON DATABASE {database} TO {user};"),
     (r"too many clients|remaining connection slots", "raise max_connections, or lower 'parallel' of this source"),
