@@ -7,7 +7,6 @@ some of them or for paths, `safety` for what a restore in place takes first.
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from opsd.app.configuration import shown
@@ -24,6 +23,7 @@ from opsd.schedule import next_time
 from opsd.settings.schedule import OFF
 from opsd.sources.files import FileTree
 from opsd.sources.options import FilesSource, SourceSettings
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ Promise: the recovery kit is returned, never written; the last slot is never rem
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from opsd.repository.opening import (
 )
 from opsd.repository.recipients import add_recipient, generate_key_files, read_public_file
 from opsd.storage.folder import FolderStore
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

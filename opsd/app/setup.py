@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +28,7 @@ from opsd.process import run, said
 from opsd.settings import default_paths
 from opsd.settings.loading import DEFAULT_FILE, parsed
 from opsd.sources.discovery import Discovery, Found, Kind, Uncovered, listening_ports, uncovered
+from opsd.values import dataclass
 from opsd.verify.doctor_units import installed
 
 #: Who runs the nights where the package made that user.

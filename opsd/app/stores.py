@@ -6,7 +6,6 @@ Promise: what an SFTP server or a bucket needs is imported only for a place of t
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from opsd.settings import Settings
 from opsd.storage.folder import FolderStore
 from opsd.storage.protocol import Store
 from opsd.storage.retry import RetryingStore
+from opsd.values import dataclass
 
 if TYPE_CHECKING:
     from opsd.storage.s3_client import S3Options

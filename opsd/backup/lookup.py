@@ -9,7 +9,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from opsd.backup.grouping import Part
@@ -20,6 +20,7 @@ from opsd.model import Content, EntryType
 from opsd.repository.listing import unpack_tail
 from opsd.repository.references import REFERENCE_BYTES, FrameSet, as_content
 from opsd.sources.protocol import FoundFolder
+from opsd.values import dataclass
 
 #: The places in a listing's entry.
 TYPE, UID, GID, SIZE, CONTENT, MORE = 1, 3, 4, 6, 7, 8

@@ -14,13 +14,13 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import click
 
 from opsd.errors import ConfigurationError, OpsdError, UsageError
+from opsd.values import dataclass
 
 #: Each command: its module, its function's name there, and its line in the list of commands.
 COMMANDS = {

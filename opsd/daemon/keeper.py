@@ -7,7 +7,7 @@ disk starts no job twice; what was lost or damaged is begun anew, and said.
 import queue
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
@@ -21,6 +21,7 @@ from opsd.errors import StorageError
 from opsd.monitor.deadlines import Past, Plan
 from opsd.monitor.state import INTERRUPTED, MISDATED, RUNNING, Run, State
 from opsd.settings import Settings
+from opsd.values import dataclass
 
 #: Of each job, so many of its newest runs may still be at work.
 _NEWEST: Final = 5

@@ -7,7 +7,7 @@ itself. A backup never waits for a check or a drill.
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
@@ -20,6 +20,7 @@ from opsd.daemon.schedule import Start
 from opsd.errors import OpsdError
 from opsd.monitor.ledger import outcome_of
 from opsd.monitor.state import Run
+from opsd.values import dataclass
 
 _LETTERS: Final = 500
 

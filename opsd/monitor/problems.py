@@ -3,8 +3,9 @@
 Promise: a problem has one key for as long as it lasts, so that it is one incident, told once and ended once.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from opsd.values import dataclass
 
 
 class Severity(StrEnum):

@@ -8,7 +8,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from threading import Lock
 from typing import Final
 
@@ -29,6 +29,7 @@ from opsd.errors import KeyMissing, ObjectDamaged
 from opsd.repository.format import HEADER_BYTES, Kind, Map, check_name, header, pack_map, parsing, unpack_map
 from opsd.repository.seal import NotAuthentic, seal, subkey, unseal
 from opsd.repository.signing import PublicKey, SigningKey
+from opsd.values import dataclass
 
 INDEX_DOMAIN: Final = 0
 DEFAULT_DOMAIN: Final = 1

@@ -7,7 +7,6 @@ docs/format.md, Listings.
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from opsd.errors import ObjectDamaged
 from opsd.model import Content, Entry, EntryType, Folder
 from opsd.repository.format import pack_map, unpack_map
 from opsd.repository.references import as_content
+from opsd.values import dataclass
 
 #: A hunk ends after a folder whose path's CRC is a multiple of `_EVERY` once it holds `_LEAST` entries, and at `_MOST` at the latest.
 _LEAST: Final = 128

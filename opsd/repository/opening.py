@@ -6,7 +6,7 @@ that owner's settings count.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from opsd.clock import Clock
 from opsd.errors import IntegrityError, KeyMissing, KeyRefused, NewerFormat, NotARepository, ObjectDamaged
@@ -38,6 +38,7 @@ from opsd.repository.settings import (
 from opsd.repository.signing import SigningKey
 from opsd.storage.protocol import Store
 from opsd.storage.several import read_several
+from opsd.values import dataclass
 
 _ALL_ROLES = ("owner", "reader")
 

@@ -7,7 +7,6 @@ import os
 import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from typing import Final
 from opsd.sources import patterns
 from opsd.sources.options import CommandSource, FilesSource, PostgresqlSource, SourceSettings, SqliteSource
 from opsd.sources.sqlite import is_database
+from opsd.values import dataclass
 
 #: Folders that hold what people made or what can't be installed again, as far as they are there.
 FOLDERS: Final = (

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from opsd.sources.options import PostgresqlSource
 from opsd.sources.postgresql.session import (
@@ -21,6 +21,7 @@ from opsd.sources.postgresql.session import (
     quoted,
 )
 from opsd.sources.postgresql.tools import Tools, find_tools, through
+from opsd.values import dataclass
 
 _PEER = (
     "the server lets only the system user of that name in: name the role that matches in 'user', run opsd as that user, or "
