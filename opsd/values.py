@@ -1,7 +1,7 @@
 """`dataclass` of the standard library, made in a quarter of the time: a command makes a hundred of them before it begins to work.
 
 Promise: fields, slots, defaults, `replace`, equality, hash and text are as there. The standard library compiles six functions for each
-frozen class; here only `__init__` is compiled. There is no `__post_init__`, and nothing is inherited: nobody here uses either.
+frozen class; here only `__init__` is compiled. There is no `__post_init__`, and none inherits from another: nobody here does either.
 docs/decisions/0040-starting.md
 """
 
@@ -36,6 +36,7 @@ else:
             methods |= {"__setattr__": _refuse_setting, "__delattr__": _refuse_deleting} if frozen else {}
             for name, method in methods.items():
                 setattr(plain, name, method)
+            plain.__dataclass_params__.frozen = frozen  # A class of the standard library's that inherits from it asks.
             return plain
 
         return made if cls is None else made(cls)

@@ -129,3 +129,15 @@ def test_a_keyword_field_can_not_be_given_by_place() -> None:
         OURS("a")
     with pytest.raises(TypeError):
         OUR_THING("a", [], 2)
+
+
+def test_a_class_of_the_standard_library_may_inherit_from_it() -> None:
+    @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+    class More(OURS):  # type: ignore[misc, valid-type]
+        """One field more."""
+
+        more: int = 1
+
+    assert repr(More(name="a")).endswith("More(name='a', size=0, parts=[], more=1)")
+    with pytest.raises(FrozenInstanceError):
+        More(name="a").more = 2  # type: ignore[misc]
