@@ -17,11 +17,11 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from opsd.errors import OpsdError, TryLater
+from opsd.values import dataclass
 
 REQUEST_BYTES: Final = 4 * 1024
 TAIL_BYTES: Final = 16 * 1024

@@ -9,11 +9,12 @@ import re
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from opsd.errors import ConfigurationError
+from opsd.values import dataclass
 
 KINDS = ("file", "env", "credential", "command")
 

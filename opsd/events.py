@@ -6,10 +6,10 @@ and returned as well, so a run that lost something ends with warnings.
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol, Self
 
 from opsd.model import SourceSummary
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,11 @@ Promise: plain, frozen, without behaviour that touches a disk, a clock or a key.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum, StrEnum
 from typing import Any
+
+from opsd.values import dataclass
 
 
 class Outcome(StrEnum):

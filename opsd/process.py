@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import IO, Final
 
 from opsd.errors import ProgramFailed
+from opsd.values import dataclass
 
 #: What a failed program said last is kept, in bytes, and shown, in lines.
 ERROR_BYTES: Final = 16 * 1024

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from opsd.app.configuration import shown
@@ -25,6 +25,7 @@ from opsd.schedule import next_time
 from opsd.settings.schedule import OFF
 from opsd.sources.files import FileTree
 from opsd.sources.options import FilesSource, SourceSettings
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

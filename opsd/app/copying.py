@@ -6,7 +6,6 @@ Promise: a copy that fails does not stop the others; each answer says what becam
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from opsd.app.session import Session
@@ -27,6 +26,7 @@ from opsd.repository.opening import Unlock, repository_id
 from opsd.repository.repository import Repository
 from opsd.storage.protocol import Store
 from opsd.storage.retry import bucket_of
+from opsd.values import dataclass
 from opsd.verify.slices import Coverage
 
 

@@ -5,7 +5,6 @@ Promise: the recovery kit is returned, never written; the last slot is never rem
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from opsd.repository.opening import (
 )
 from opsd.repository.recipients import add_recipient, generate_key_files, read_public_file
 from opsd.storage.folder import FolderStore
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

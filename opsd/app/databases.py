@@ -8,7 +8,6 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -27,6 +26,7 @@ from opsd.restore.roles import restore_roles
 from opsd.sources.options import PostgresqlSource
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.source import GLOBALS
+from opsd.values import dataclass
 
 _KIND = "postgresql"
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from opsd.monitor.messages import Message, message
 from opsd.monitor.sending import Parcel, send
 from opsd.monitor.spool import Place
 from opsd.settings.shapes import suggestion
+from opsd.values import dataclass
 
 #: For all addresses together, in seconds; another delivery is waited for as long.
 SECONDS: Final = 60.0

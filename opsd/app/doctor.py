@@ -6,7 +6,7 @@ Promise: stores nothing and changes nothing, but for what filling a copy for the
 import os
 import pwd
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,7 @@ from opsd.settings.stated import CopySettings
 from opsd.sources.coverage import Uncovered, uncovered
 from opsd.sources.discovery import SEARCH_SECONDS, Discovery, Found, Kind, discover
 from opsd.sources.options import CommandSource, FilesSource, PostgresqlSource, SourceSettings, SqliteSource
+from opsd.values import dataclass
 from opsd.verify import doctor_host, doctor_places, doctor_postgresql, doctor_sources, doctor_units
 from opsd.verify.drill_record import DrillRecords
 from opsd.verify.findings import Check, Finding, State, carried_out, failure, fine, from_error, warning

@@ -5,7 +5,6 @@ Promise: needs no key; a place that can't be read is an answer of its own and hi
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -17,6 +16,7 @@ from opsd.backup.places import StorePlace
 from opsd.errors import ConfigurationError, NotARepository, OpsdError, StoreGone
 from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
+from opsd.values import dataclass
 from opsd.verify.fleet import Host, Standing, hosts
 
 #: What bringing a snapshot to a copy may take after it was due in its repository, in ns.

@@ -6,7 +6,7 @@ Promise: a spool that is not there is an empty one, and asking makes none.
 import os
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,6 +20,7 @@ from opsd.monitor.alerts import Decision, Incident, acknowledged, reported
 from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.spool import Note, Place, Trouble
 from opsd.settings import Settings, salvaged
+from opsd.values import dataclass
 
 _UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
 _LIST: Final = "'opsd alerts list' shows what is open"

@@ -4,7 +4,7 @@ Promise: keys are durable before the settings name them. Destroyed is only what 
 stands inside every copy has one. What was stored in a destroyed domain is closed for good, and nothing else is touched.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from opsd.app.creating import owner_ring, slots_folder
@@ -17,6 +17,7 @@ from opsd.repository.keys import Keyring, OpeningKey
 from opsd.repository.local import HostState
 from opsd.repository.opening import load_settings, put_settings
 from opsd.repository.settings import Domain, RepositorySettings
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

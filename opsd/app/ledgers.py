@@ -4,7 +4,7 @@ Promise: an export that verifies has every entry as it was written, in order, no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC
 
 from opsd.app.recording import draft
@@ -29,6 +29,7 @@ from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
 from opsd.repository.signing import PublicKey, SigningKey
 from opsd.repository.witness import Witness
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Promise: needs no reader's key and writes nothing. What can't be read raises; wh
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from opsd.app.emptied import filled
 from opsd.app.session import Session
@@ -21,6 +21,7 @@ from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
 from opsd.repository.witness import Number, Witness
 from opsd.storage.protocol import ObjectInfo, Store
+from opsd.values import dataclass
 from opsd.verify.checked import CheckedFile
 from opsd.verify.drill_record import DrillRecord
 from opsd.verify.slices import Checked, coverage

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from opsd.monitor.observed import DrillSeen, Observed, PlaceSeen, SourceSeen, Ti
 from opsd.monitor.state import State
 from opsd.retention.policy import PARTIAL_JOBS, Rules, choose, moment
 from opsd.settings import Settings
+from opsd.values import dataclass
 from opsd.verify.drill_record import DrillRecord, DrillRecords
 from opsd.verify.expectations import Verdict
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import yaml
 from opsd.settings.model import DEFAULT_STATE
 from opsd.sources import patterns
 from opsd.sources.discovery import Found, Kind
+from opsd.values import dataclass
 
 #: What is made anew, is no content of its own, or can only be dumped; with their volumes, containers come back from images.
 _EXCLUDED: Final = (

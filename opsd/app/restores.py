@@ -7,7 +7,7 @@ that was waived; only the planned deletions are ever made.
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from opsd.app.session import Session
 from opsd.backup.hooks import Occasion, around, run_pending
@@ -22,6 +22,7 @@ from opsd.restore.placement import is_below
 from opsd.restore.plan import Plan
 from opsd.restore.request import Overwrite, RestoreRequest
 from opsd.restore.result import Result
+from opsd.values import dataclass
 
 #: Kinds of sources whose files stood at the paths that listings give them.
 _IN_PLACE = ("files", "sqlite")

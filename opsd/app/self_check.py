@@ -3,7 +3,7 @@
 Promise: what it found stands in the state for status, metrics and alerts; it changes nothing else.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from opsd import clock
@@ -14,6 +14,7 @@ from opsd.app.session import Session
 from opsd.monitor.observed import Observed
 from opsd.monitor.state import State
 from opsd.sources.discovery import Discovery
+from opsd.values import dataclass
 
 _TOPIC: Final = "uncovered"
 #: What nothing protects is looked for once a day: that walks through folders.

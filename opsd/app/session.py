@@ -9,7 +9,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,6 +31,7 @@ from opsd.repository.recipients import read_key_file
 from opsd.repository.repository import Repository, Surroundings
 from opsd.settings import DEFAULT_FILE, Settings, from_environment, load, with_passphrase
 from opsd.storage.protocol import Store
+from opsd.values import dataclass
 
 Ask = Callable[[str], str]
 

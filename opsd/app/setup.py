@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +30,7 @@ from opsd.settings import Settings, default_paths
 from opsd.settings.loading import DEFAULT_FILE, parsed
 from opsd.sources.coverage import Uncovered, uncovered
 from opsd.sources.discovery import Discovery, Found, Kind, holds_more, listening_ports
+from opsd.values import dataclass
 from opsd.verify.doctor_units import installed
 
 #: Who runs the nights where the package made that user.

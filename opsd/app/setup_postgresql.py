@@ -9,7 +9,7 @@ import pwd
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from opsd.process import run, said
 from opsd.sources.discovery import Found, listening_ports
 from opsd.sources.postgresql.server import Server, one
 from opsd.sources.postgresql.session import ServerProblem, literal
+from opsd.values import dataclass
 
 ROLE: Final = "opsd"
 _SECONDS: Final = 60.0

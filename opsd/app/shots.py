@@ -5,7 +5,7 @@ manifest that can't be read nothing is believed, and it is counted.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from opsd.errors import ObjectDamaged, ObjectNotFound
 from opsd.model import Outcome, SnapshotSummary
@@ -16,6 +16,7 @@ from opsd.repository.witness import Number, Statement, Witness
 from opsd.retention.policy import PARTIAL_JOBS
 from opsd.storage.protocol import ObjectInfo, Store
 from opsd.storage.several import read_several
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ Promise: thin; what is due is decided by `verify.slices`. Without a state folder
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from opsd.app.healing import require_filled
@@ -17,6 +17,7 @@ from opsd.settings import Settings
 from opsd.settings.stated import CopySettings, PullSettings
 from opsd.storage.protocol import ObjectInfo
 from opsd.storage.retry import bucket_of
+from opsd.values import dataclass
 from opsd.verify.check import CheckOptions, CheckReport
 from opsd.verify.checked import CheckedFile
 from opsd.verify.proof import prove_some, vouched_objects

@@ -4,7 +4,7 @@ Promise: it works where no daemon ever ran, and where the state is lost; a far c
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from opsd.app.observing import observe, remember, remembered
 from opsd.app.planning import besides_of, past_of, plan_of
@@ -17,6 +17,7 @@ from opsd.monitor.health import Besides, Health, judge
 from opsd.monitor.observed import Observed, Point, SourceSeen
 from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.state import State, read_only
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

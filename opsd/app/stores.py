@@ -7,7 +7,6 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from opsd.settings import Settings
 from opsd.storage.folder import FolderStore
 from opsd.storage.protocol import Store
 from opsd.storage.retry import RetryingStore
+from opsd.values import dataclass
 
 if TYPE_CHECKING:
     from opsd.storage.s3_client import S3Options

@@ -6,7 +6,6 @@ Promise: thin: what is decided is decided by `retention` and `verify`.
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from opsd.app.session import Session
 from opsd.errors import ObjectDamaged, ObjectLost, UsageError
@@ -17,6 +16,7 @@ from opsd.retention.holds import hold, release
 from opsd.retention.policy import Rules
 from opsd.retention.prune import Prune, PruneOptions, PrunePlan, PruneResult
 from opsd.settings import Settings
+from opsd.values import dataclass
 from opsd.verify.advice import hint_of
 from opsd.verify.check import Check, CheckOptions, CheckReport
 from opsd.verify.repair import Repaired, repair

@@ -5,7 +5,6 @@ Promise: needs no key but what the host holds; only manifests that a writer of t
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ from opsd.monitor.ledger import Head
 from opsd.repository.local import HostState
 from opsd.repository.witness import Witness
 from opsd.storage.protocol import Store
+from opsd.values import dataclass
 
 if TYPE_CHECKING:
     from opsd.app.session import Session

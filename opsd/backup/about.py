@@ -3,8 +3,9 @@
 Promise: the configuration with references, no secrets; opsd's version; the rescue script; the list of installed packages.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from opsd.values import dataclass
 
 _DPKG_STATUS = Path("/var/lib/dpkg/status")
 

@@ -5,7 +5,7 @@ has another size than the proved bytes is replaced. Stopped anywhere, the next p
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from opsd.backup.copy_run import CopyKeys, CopyRun
@@ -33,6 +33,7 @@ from opsd.repository.catalog import listed_again
 from opsd.repository.proof import problem_of, window
 from opsd.repository.witness import Witness
 from opsd.storage.protocol import ObjectInfo, Store
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ this host, and what ended days ago is forgotten. Whoever holds no key signs noth
 import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -17,6 +16,7 @@ from opsd.repository.format import Kind, name_for
 from opsd.repository.local import HostState
 from opsd.repository.runs import RUN_BYTES, RunEvent, Signed, open_runs
 from opsd.storage.protocol import Store
+from opsd.values import dataclass
 
 _ALIVE_EVERY: Final = 6 * 3600 * SECOND
 #: What ended is kept as long as a mark waits.

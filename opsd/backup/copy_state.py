@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from opsd.backup.history import History, Visit, lost_numbers
@@ -19,6 +19,7 @@ from opsd.repository.local import replace_file
 from opsd.repository.repository import Repository
 from opsd.storage.durable import private_file, private_folder
 from opsd.storage.protocol import Store
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ Promise: an entry that can't be had is a counted warning, never silence; what is
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from opsd.backup.fetching import Fetched, Fetcher
@@ -25,6 +24,7 @@ from opsd.sources.metadata import Extra, MetadataReader
 from opsd.sources.options import FilesSource
 from opsd.sources.protocol import FoundFolder
 from opsd.sources.roots import join
+from opsd.values import dataclass
 
 _TYPES: Final = {
     stat.S_IFREG: EntryType.FILE,

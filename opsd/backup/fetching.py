@@ -9,12 +9,13 @@ import os
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, NamedTuple
 
 from opsd.sources.metadata import Extra
 from opsd.sources.scout import WARM_BYTES, Attributes, Wanted
 from opsd.sources.scouts import Scout
+from opsd.values import dataclass
 
 #: So many processes; the second and later ones only where files are waiting.
 _SCOUTS: Final = 3

@@ -7,7 +7,6 @@ a part covers every name and stat in it.
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from opsd.backup.images import companions_of
 from opsd.backup.status import status_bytes
@@ -17,6 +16,7 @@ from opsd.repository.listing import ends_hunk, folder_parts
 from opsd.repository.manifest import page_map_key
 from opsd.sources.files import FileTree
 from opsd.sources.protocol import Found, FoundFolder
+from opsd.values import dataclass
 
 
 @dataclass(slots=True)

@@ -6,10 +6,11 @@ says why; numbers of manifests that can't be read are given the benefit of the d
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Self
 
 from opsd.repository.witness import Number
+from opsd.values import dataclass
 
 #: Numbers named at most in one sentence.
 _NAMED: Final = 10

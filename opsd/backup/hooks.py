@@ -20,7 +20,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,7 @@ from opsd.model import Outcome
 from opsd.process import ending, run, said
 from opsd.sources.options import Hook, Hooks
 from opsd.storage.durable import private_folder
+from opsd.values import dataclass
 
 INTERRUPTED: Final = "interrupted"
 LATER: Final = "later"

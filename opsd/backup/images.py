@@ -6,7 +6,6 @@ Promise: a live database is never copied plainly; what is stored can be opened w
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Final
 
 from opsd.backup.reading import FileReader, ReadFile
@@ -16,6 +15,7 @@ from opsd.sources.opening import open_file
 from opsd.sources.protocol import Found, FoundFolder, Readable
 from opsd.sources.roots import join
 from opsd.sources.sqlite import COMPANIONS, PAGE_BYTES, companion_of, is_database
+from opsd.values import dataclass
 
 #: Takes a database's image by its path on disk and lstat; None where it is no database in use and may be read plainly.
 ImageTaker = Callable[[bytes, os.stat_result], AbstractContextManager[Readable | None]]

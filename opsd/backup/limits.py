@@ -6,11 +6,11 @@ Promise: `rate_at` is pure. Over any stretch of time no more passes than the rat
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Final
 
 from opsd.clock import SECOND, Clock, local
+from opsd.values import dataclass
 
 #: A wait is cut into steps of this many seconds, so that it ends with the hours of its limit.
 _STEP: Final = 1.0

@@ -9,7 +9,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from opsd.backup.grouping import Part
@@ -17,9 +17,10 @@ from opsd.backup.images import left_out
 from opsd.backup.status import status_bytes
 from opsd.backup.work import Job
 from opsd.model import Content, EntryType
-from opsd.repository.listing import unpack_tail
+from opsd.repository.listing import unpack_entries
 from opsd.repository.references import REFERENCE_BYTES, FrameSet, as_content
 from opsd.sources.protocol import FoundFolder
+from opsd.values import dataclass
 
 #: The places in a listing's entry.
 TYPE, UID, GID, SIZE, CONTENT, MORE = 1, 3, 4, 6, 7, 8
@@ -51,7 +52,7 @@ class Needs:
 class Seen:
     """An entry that was found: by which hash the cache knows it, and what it was stored as if that still holds.
 
-    `beside` are the lstats of a database's journals.
+    `beside` are the lstats of a database's journals. `tail` is the entry packed, as the cache had it.
     """
 
     name: bytes
@@ -59,6 +60,7 @@ class Seen:
     identity: bytes
     beside: tuple[os.stat_result, ...] = ()
     entry: EncodedEntry | None = None
+    tail: bytes | None = None
     extras: Extras | None = None
 
 
@@ -194,19 +196,20 @@ class Lookup:
                 continue
             beside = part.companions.get(name, ())
             identity = self._hash(b"".join((status, name, *map(status_bytes, beside))))
-            seen = Seen(name, found, identity, beside)
-            if known and (each := known.get(seen.identity)):
-                self._know(seen, *each)
-            entries.append(seen)
+            entries.append(Seen(name, found, identity, beside))
+        self._know([(seen, *known[seen.identity]) for seen in entries if seen.identity in known])
         return entries
 
-    def _know(self, seen: Seen, tail: bytes, extras: Extras | None) -> None:
-        entry = unpack_tail(seen.name, tail)
-        if not self._still_stored(entry, extras):
-            return
-        if may_be_linked(seen.found):
-            entry[MORE] = {**(entry[MORE] or {}), "link": link_key(self._hash, seen.found)}
-        seen.entry, seen.extras = entry, extras
+    def _know(self, unchanged: list[tuple[Seen, bytes, Extras | None]]) -> None:
+        entries = unpack_entries([seen.name for seen, _, _ in unchanged], [tail for _, tail, _ in unchanged])
+        for (seen, tail, extras), entry in zip(unchanged, entries, strict=True):
+            if not self._still_stored(entry, extras):
+                continue
+            if may_be_linked(seen.found):
+                entry[MORE] = {**(entry[MORE] or {}), "link": link_key(self._hash, seen.found)}
+            else:
+                seen.tail = tail
+            seen.entry, seen.extras = entry, extras
 
     def _still_stored(self, entry: EncodedEntry, extras: Extras | None) -> bool:
         """Whether a cached entry's blobs are there: known of all, or looked up one by one."""

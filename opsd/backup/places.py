@@ -4,9 +4,10 @@ Promise: plain values; secrets are references, and nothing is opened here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from opsd.values import dataclass
 
 #: A reference to a secret; `opsd.credentials` follows it.
 Reference = Mapping[str, Any]

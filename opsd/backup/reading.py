@@ -7,12 +7,12 @@ as changed. Nothing is followed.
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from opsd.model import Content
 from opsd.repository.cutters import BeginsWith, ContentWriter, PageWriter, Stored
 from opsd.sources.opening import open_file, same_file, unchanged
 from opsd.sources.sparse import data_extents
+from opsd.values import dataclass
 
 SQLITE_HEADER = b"SQLite format 3\0"
 #: The smallest database is one page of 512 bytes.

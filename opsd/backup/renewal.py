@@ -7,7 +7,6 @@ the configuration states. docs/decisions/0024.
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +15,7 @@ from opsd.errors import ObjectNotFound
 from opsd.repository.local import replace_file
 from opsd.storage.durable import private_folder
 from opsd.storage.protocol import Bucket
+from opsd.values import dataclass
 
 _REQUESTS: Final = 8
 

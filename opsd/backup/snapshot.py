@@ -6,7 +6,7 @@ a reader until its manifest is there, and then all of it does.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from opsd import clock
@@ -22,6 +22,7 @@ from opsd.repository.references import FrameSet
 from opsd.repository.repository import Repository
 from opsd.repository.run import Ending, Run
 from opsd.repository.writer import LISTING
+from opsd.values import dataclass
 
 #: What a next run may take at least, in ns.
 _LEAST_PATIENCE: Final = 3600 * clock.SECOND

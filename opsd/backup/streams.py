@@ -6,7 +6,6 @@ Promise: a stream that fails fails its source and is not in the listing; the oth
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Any, Final
 
 from opsd.backup.work import Job, Result
@@ -20,6 +19,7 @@ from opsd.repository.manifest import page_map_key
 from opsd.repository.references import FrameSet
 from opsd.repository.writer import LISTING
 from opsd.sources.protocol import Stream, StreamSource
+from opsd.values import dataclass
 
 _THREADS: Final = "opsd-stream"
 #: How long a signal may go unseen, in seconds.

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -21,6 +21,7 @@ from opsd.errors import ObjectDamaged
 from opsd.repository.format import digest_of
 from opsd.storage import durable
 from opsd.storage.protocol import ObjectInfo, Store
+from opsd.values import dataclass
 
 _THREADS: Final = 4
 #: Larger objects are spooled in a file, and so never held whole.

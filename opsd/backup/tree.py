@@ -159,6 +159,7 @@ class TreeBackup:
     def _write_part(self, prepared: PreparedPart) -> StoredPart:
         """Read what must be read of a folder, and list all of it."""
         entries: list[EncodedEntry] = []
+        tails: list[bytes] = []
         identities: list[bytes] = []
         extras: dict[int, Extras] = {}
         lasting = True
@@ -175,16 +176,22 @@ class TreeBackup:
             if more is not None:
                 extras[len(entries)] = more
             entries.append(entry)
+            tails.append(seen.tail or pack_tail(entry))
             identities.append(identity)
-        part = self._listed(prepared.part, entries, (identities, extras), lasting=lasting)
+        part = self._listed(prepared.part, entries, (tails, identities, extras), lasting=lasting)
         listed = {seen.name for seen in prepared.entries}
         part.left_out = [place for place, (name, _) in enumerate(prepared.part.entries) if name not in listed]
         return part
 
     def _listed(
-        self, part: Part, entries: list[EncodedEntry], kept: tuple[list[bytes], dict[int, Extras]], *, lasting: bool
+        self,
+        part: Part,
+        entries: list[EncodedEntry],
+        kept: tuple[list[bytes], list[bytes], dict[int, Extras]],
+        *,
+        lasting: bool,
     ) -> StoredPart:
-        identities, extras = kept
+        tails, identities, extras = kept
         needs = Needs()
         needs.frames.add_references(b"".join(entry[CONTENT] for entry in entries if isinstance(entry[CONTENT], bytes)))
         for each in extras.values():
@@ -195,7 +202,7 @@ class TreeBackup:
             digest=part.digest,
             lasting=lasting,
             left_out=[],
-            tails=[pack_tail(entry) for entry in entries],
+            tails=tails,
             names=[entry[0] for entry in entries],
             totals=(
                 len(entries),

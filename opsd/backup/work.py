@@ -4,7 +4,7 @@ Promise: values only; the run owns everything that is open.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from opsd.backup.cache import SourceCache
@@ -18,6 +18,7 @@ from opsd.repository.references import FrameSet
 from opsd.repository.run import Run
 from opsd.repository.settings import Parameters
 from opsd.repository.writer import BlobWriter, DomainWriter
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import click
 
 from opsd.cli.output import duration, size
 from opsd.errors import OpsdError
+from opsd.values import dataclass
 
 _CONFIGURATION = """version: 1
 timezone: Europe/Paris

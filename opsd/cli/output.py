@@ -12,7 +12,6 @@ import stat
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, Final, TextIO
 
@@ -22,6 +21,7 @@ from opsd import clock
 from opsd.errors import ConfigurationError, OpsdError
 from opsd.events import Warning
 from opsd.model import Entry, EntryType, Outcome
+from opsd.values import dataclass
 
 #: Warnings listed for a person; JSON has them all.
 WARNINGS_SHOWN: Final = 20

@@ -4,11 +4,11 @@ Promise: pure. What is only known from the last time is marked with `~`, and lef
 terminal has no room for, the least important first.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from opsd.cli import output
 from opsd.events import Total
+from opsd.values import dataclass
 
 _BETWEEN: Final = "  "
 #: Before this, what has passed tells little about what is to come, in seconds.

@@ -7,7 +7,6 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import structlog
 
@@ -16,6 +15,7 @@ from opsd.app.session import find_settings
 from opsd.control import SERVICES, Ended, Line, ask, socket_of
 from opsd.daemon.runner import AsChild, LeftRunning
 from opsd.errors import OpsdError, TryLater
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from opsd.control import HEARTBEAT_SECONDS, REQUEST_BYTES, Line
 from opsd.errors import OpsdError
+from opsd.values import dataclass
 
 #: struct ucred of SO_PEERCRED, unix(7): process, user, group.
 _CREDENTIALS: Final = struct.Struct("3i")

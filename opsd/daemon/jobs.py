@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import IO, Final
 
 from opsd.control import HEARTBEAT_SECONDS, TAIL_BYTES, Ended
+from opsd.values import dataclass
 
 #: How soon a wish to stop is seen, in seconds.
 _LOOK: Final = 0.25

@@ -7,7 +7,7 @@ disk starts no job twice; what was lost or damaged is begun anew, and said.
 import queue
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
@@ -22,6 +22,7 @@ from opsd.monitor.deadlines import AHEAD, Past, Plan
 from opsd.monitor.health import TOLD_FOR, Pause
 from opsd.monitor.state import INTERRUPTED, MISDATED, RUNNING, Run, State, read_only
 from opsd.settings import Settings
+from opsd.values import dataclass
 
 #: Of each job, so many of its newest runs may still be at work.
 _NEWEST: Final = 5

@@ -7,7 +7,7 @@ itself. A backup never waits for a check or a drill.
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from typing import Final, Protocol
 
@@ -21,6 +21,7 @@ from opsd.daemon.schedule import Start
 from opsd.errors import OpsdError
 from opsd.monitor.ledger import outcome_of
 from opsd.monitor.state import Run
+from opsd.values import dataclass
 
 _LETTERS: Final = 500
 #: How a command tells what went wrong, and the next step below (opsd.cli.output).

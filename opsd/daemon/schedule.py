@@ -6,12 +6,12 @@ at once, a mistake in the configuration as soon as another one is taken, damage 
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from opsd.clock import SECOND
 from opsd.monitor.deadlines import AHEAD, Past, Plan
 from opsd.monitor.state import INTERRUPTED, MISDATED, MISSED, NEVER_RAN, RUNNING, SKIPPED, Run
+from opsd.values import dataclass
 
 MINUTE: Final = 60 * SECOND
 #: The pauses before a failed run is tried again.

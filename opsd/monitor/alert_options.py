@@ -5,11 +5,12 @@ Promise: frozen values. An address may hold a password or a token, so whatever s
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from opsd.credentials import Listener, described, resolve
 from opsd.errors import ConfigurationError
+from opsd.values import dataclass
 
 #: A URL, or a reference to a secret that is one.
 Address = str | Mapping[str, Any]

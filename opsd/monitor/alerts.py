@@ -5,12 +5,13 @@ told at one time is one message, and one that is told again carries everything t
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
 from opsd.clock import SECOND
 from opsd.monitor.problems import Problem, Severity
+from opsd.values import dataclass
 
 #: So long a problem must stay away to have ended, unless `repeat` is shorter; one that comes back earlier never left (ns).
 SETTLING: Final = 300 * SECOND

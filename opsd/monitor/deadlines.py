@@ -5,13 +5,14 @@ pause moves none. Times are ns UTC.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import tzinfo
 from typing import Final
 
 from opsd import clock
 from opsd.monitor.state import Run
 from opsd.schedule import last_time, next_time, times_between
+from opsd.values import dataclass
 
 HOUR: Final = 3600 * clock.SECOND
 #: In the order in which they go where several are due at once.

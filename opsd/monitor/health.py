@@ -7,7 +7,7 @@ no prune dropped, a drill was red, a job found damage); else 3 when there is any
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import tzinfo
 from functools import cache
 from typing import Final
@@ -17,6 +17,7 @@ from opsd.monitor.deadlines import AHEAD, Past, Plan, deadline, patience
 from opsd.monitor.observed import Observed, PlaceSeen, Point
 from opsd.monitor.problems import Problem, Severity, told_instead
 from opsd.monitor.state import MISDATED, NEVER_RAN, RUNNING, Run
+from opsd.values import dataclass
 
 #: A kit that nobody tried for so long may be lost, or illegible.
 KIT_TRIED_WITHIN: Final = 365 * DAY

@@ -7,9 +7,11 @@ a later entry explains. docs/format.md, The ledger.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from datetime import datetime
 from typing import Any, Final
+
+from opsd.values import dataclass
 
 #: What the first entry follows.
 NOTHING: Final = "0" * 64

@@ -7,7 +7,7 @@ kept aside, and the chain goes on from the newest head that is known of: it neve
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,7 @@ from opsd.monitor.ledger import (
 )
 from opsd.repository.local import HostState
 from opsd.storage.durable import private_file
+from opsd.values import dataclass
 
 #: Longer than any line.
 _TAIL_BYTES: Final = 65_536

@@ -6,7 +6,6 @@ in, and no path: errors name files, and a message passes through many hands.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Final
 
@@ -14,6 +13,7 @@ from opsd import clock
 from opsd.monitor.alerts import Event
 from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.spool import Note
+from opsd.values import dataclass
 
 #: What an SMS holds, in characters.
 SHORT: Final = 160

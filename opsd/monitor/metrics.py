@@ -6,7 +6,6 @@ words of opsd's own, labels of sources and names of places. docs/metrics.md list
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
@@ -20,6 +19,7 @@ from opsd.monitor.deadlines import JOBS, Past, Plan, deadline
 from opsd.monitor.observed import DrillSeen, Observed, PlaceSeen, Point, SourceSeen
 from opsd.monitor.problems import Problem, Severity
 from opsd.monitor.state import INTERRUPTED, MISDATED, MISSED, NEVER_RAN, RUNNING, SKIPPED, Run
+from opsd.values import dataclass
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 #: How a run can end; all are told of each job, since nobody can see a counter rise that was not there before.

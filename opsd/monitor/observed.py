@@ -5,8 +5,10 @@ labels of the configuration and words of opsd's own, never a path, a table or a 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from typing import Any, Self
+
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,9 @@ Promise: a problem has one key for as long as it lasts, so that it is one incide
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from opsd.values import dataclass
 
 
 class Severity(StrEnum):

@@ -9,7 +9,6 @@ import queue
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import apprise
@@ -20,6 +19,7 @@ from opsd.errors import OpsdError
 from opsd.monitor.alert_options import Address, url_of
 from opsd.monitor.messages import Message, plain
 from opsd.monitor.problems import Severity
+from opsd.values import dataclass
 
 #: A service without titles that takes no more than this at once, in characters, is one for SMS or the like: it gets the short text only.
 _TERSE: Final = 1600

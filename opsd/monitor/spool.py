@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from opsd.clock import DAY, SECOND
 from opsd.errors import StorageError
 from opsd.monitor.alerts import Decision, Event, Incident
 from opsd.monitor.problems import Problem, Severity
+from opsd.values import dataclass
 
 FILE: Final = "alerts.sqlite"
 #: Between two tries at an address, growing (ns).

@@ -14,13 +14,14 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 from opsd import clock
 from opsd.errors import StorageError
 from opsd.storage.durable import private_file, private_folder
+from opsd.values import dataclass
 
 RUNNING: Final = "running"
 INTERRUPTED: Final = "interrupted"

@@ -5,7 +5,7 @@ marked; a pack that no index names is read by its footer. docs/format.md, Index;
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeVar
 
 from opsd.errors import ObjectDamaged, ObjectNotFound, StorageError
@@ -29,6 +29,7 @@ from opsd.repository.runs import Mark, Note, RunEvent, Signed
 from opsd.repository.settings import RepositorySettings
 from opsd.storage.protocol import ObjectInfo, Store
 from opsd.storage.several import read_several
+from opsd.values import dataclass
 
 T = TypeVar("T")
 #: A prune removes small objects and merges index objects while others read them; so often a listing begins again.

@@ -5,7 +5,6 @@ Promise: the same content gives the same references whatever the sizes of the re
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 import pyfastcdc
 from pyfastcdc.cy import FastCDC
@@ -19,6 +18,7 @@ from opsd.repository.references import FrameSet
 from opsd.repository.seal import keyed_hash
 from opsd.repository.settings import Parameters
 from opsd.repository.writer import BlobWriter, DomainWriter
+from opsd.values import dataclass
 
 if pyfastcdc.FastCDC is not FastCDC:
     raise ImportError("pyfastcdc came without its compiled part; it would be a hundred times slower")

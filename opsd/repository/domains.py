@@ -6,7 +6,7 @@ public key. Nothing is looked for where the settings name no more domains than t
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,7 @@ from opsd.repository.local import replace_file
 from opsd.repository.settings import Domain, RepositorySettings
 from opsd.storage.durable import make_folder, sync_folder
 from opsd.storage.protocol import Store
+from opsd.values import dataclass
 
 _NAME_LETTERS: Final = 64
 

@@ -8,7 +8,6 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import msgpack
 from opsd.clock import parse_stamp, stamp
 from opsd.errors import NewerFormat, ObjectDamaged
 from opsd.repository.seal import Bytes
+from opsd.values import dataclass
 
 MAGIC: Final = b"OPSD"
 FORMAT: Final = 1

@@ -7,7 +7,6 @@ frames, never bytes. docs/format.md, Packs.
 import struct
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -16,6 +15,7 @@ import zstandard
 from opsd.repository.format import SUITE
 from opsd.repository.keys import Keyring
 from opsd.repository.seal import SEAL_OVERHEAD, NotAuthentic, keyed_hash, seal_into, subkey, unseal, unseal_into
+from opsd.values import dataclass
 
 ID_BYTES: Final = 32
 #: What a stored frame has beside its body.

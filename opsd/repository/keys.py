@@ -8,7 +8,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from threading import Lock
 from typing import Final
 
@@ -26,9 +26,11 @@ from cryptography.hazmat.primitives.hpke import (
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from opsd.errors import KeyMissing, ObjectDamaged
+from opsd.repository.allocation import in_huge_pages
 from opsd.repository.format import HEADER_BYTES, Kind, Map, check_name, header, pack_map, parsing, unpack_map
 from opsd.repository.seal import NotAuthentic, seal, subkey, unseal
 from opsd.repository.signing import PublicKey, SigningKey
+from opsd.values import dataclass
 
 INDEX_DOMAIN: Final = 0
 DEFAULT_DOMAIN: Final = 1
@@ -288,7 +290,7 @@ class Slot:
 
 def argon2_key(passphrase: bytes, parameters: Map) -> bytes:
     """32 bytes from a passphrase; `parameters` as in the slot. One at a time: several at once wait for each other for ever."""
-    with _ARGON2_TURN:
+    with _ARGON2_TURN, in_huge_pages(int(parameters["memory_kib"]) * 1024):
         return Argon2id(
             salt=bytes(parameters["salt"]),
             length=32,

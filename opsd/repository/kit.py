@@ -5,11 +5,11 @@ Promise: a kit binds the repository and its owner, and a typing mistake is told 
 
 import hashlib
 import os
-from dataclasses import dataclass
 from typing import Final
 
 from opsd.errors import KeyRefused
 from opsd.repository.signing import PublicKey
+from opsd.values import dataclass
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LENIENT: Final = str.maketrans({"O": "0", "I": "1", "L": "1", "-": "", " ": "", "\n": "", "\r": "", "\t": ""})

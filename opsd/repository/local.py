@@ -8,12 +8,13 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from opsd.errors import StorageError, StoreReadOnly
 from opsd.repository.keys import Keyring, decode_secrets, encode_secrets
 from opsd.storage.durable import private_file, private_folder
+from opsd.values import dataclass
 
 _ROLES = ("writer", "maintainer")
 

@@ -6,7 +6,7 @@ table or a customer. docs/format.md, Snapshots.
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from opsd.errors import KeyMissing, ObjectDamaged
@@ -29,6 +29,7 @@ from opsd.repository.packs import SealedSession
 from opsd.repository.references import as_content
 from opsd.repository.seal import NotAuthentic, box, keyed_hash, open_box, subkey
 from opsd.repository.settings import RepositorySettings
+from opsd.values import dataclass
 
 _SECTION: Final = struct.Struct("<I8sH")
 

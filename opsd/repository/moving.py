@@ -6,7 +6,6 @@ fresh name; an index object goes only when every entry of it whose pack is liste
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from opsd.clock import Clock
@@ -34,6 +33,7 @@ from opsd.repository.packs import (
     open_footer,
     read_head,
 )
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

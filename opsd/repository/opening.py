@@ -6,7 +6,7 @@ that owner's settings count.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from opsd.clock import Clock
@@ -40,6 +40,7 @@ from opsd.repository.settings import (
 from opsd.repository.signing import SigningKey
 from opsd.storage.protocol import Store
 from opsd.storage.several import read_several
+from opsd.values import dataclass
 
 _ALL_ROLES = ("owner", "reader")
 

@@ -8,7 +8,6 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Final, overload
@@ -19,6 +18,7 @@ from opsd.repository.frames import FRAME_LIMIT, BlobPlace, FrameRow
 from opsd.repository.seal import BOX_OVERHEAD, NotAuthentic, box, open_box
 from opsd.storage.durable import new_file
 from opsd.storage.protocol import Store
+from opsd.values import dataclass
 
 BIRTH_BYTES: Final = 16
 _HEAD: Final = struct.Struct("<16sH")

@@ -6,11 +6,11 @@ total, there is no chain. docs/format.md, Page maps.
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from opsd.errors import ObjectDamaged
 from opsd.repository.format import pack_map, unpack_map
+from opsd.values import dataclass
 
 HUNK_PAGES: Final = 1024
 _PAGE: Final = struct.Struct("<16sHI")

@@ -4,7 +4,7 @@ Promise: everything returned was verified; what can't be read is reported, never
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from opsd.clock import DAY, Clock
@@ -25,6 +25,7 @@ from opsd.repository.settings import RepositorySettings
 from opsd.storage.durable import private_folder
 from opsd.storage.protocol import ObjectInfo, Store
 from opsd.storage.several import read_several
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ manifest, that all it relies on still stands. Design: Many writers, and prune wi
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -24,6 +24,7 @@ from opsd.repository.repository import Repository
 from opsd.repository.runs import RUN_BYTES, RunEvent, open_runs
 from opsd.repository.signing import SigningKey
 from opsd.repository.writer import BlobWriter, remove_spooled
+from opsd.values import dataclass
 
 #: A run shows a sign of life this often; prune lets a live run have a day.
 _ALIVE_EVERY: Final = 6 * 3600 * SECOND

@@ -4,7 +4,6 @@ Promise: writers never wait for each other; what a run or a prune must know of o
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from opsd.errors import ObjectDamaged
@@ -13,6 +12,7 @@ from opsd.repository.keys import Keyring
 from opsd.repository.seal import NotAuthentic, box, open_box
 from opsd.repository.settings import RepositorySettings
 from opsd.repository.signing import SigningKey
+from opsd.values import dataclass
 
 RUN_BYTES: Final = 16
 KIND_NAMES: Final = {Kind.SNAPSHOT: b"snapshot", Kind.MARK: b"mark", Kind.NOTE: b"note"}

@@ -4,7 +4,7 @@ Promise: only the pinned owner's signature counts; the highest valid number wins
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from opsd.errors import IntegrityError, ObjectDamaged
 from opsd.repository.format import (
@@ -19,6 +19,7 @@ from opsd.repository.format import (
 )
 from opsd.repository.keys import SealingKey
 from opsd.repository.signing import PublicKey, SigningKey
+from opsd.values import dataclass
 
 MIB = 1024 * 1024
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, M
 
 from opsd.errors import KeyRefused
 from opsd.repository.format import Map
+from opsd.values import dataclass
 
 _ED25519_BYTES = 64
 _PUBLIC: Final = "public signing key"

@@ -4,7 +4,6 @@ Promise: nothing is believed that the owner's settings do not vouch for; whose o
 docs/format.md, Settings, Snapshots, Notes: their clear parts.
 """
 
-from dataclasses import dataclass
 from typing import Self
 
 from opsd.errors import IntegrityError, ObjectDamaged
@@ -14,6 +13,7 @@ from opsd.repository.opening import repository_id
 from opsd.repository.settings import RepositorySettings, choose, decode_settings
 from opsd.repository.signing import PublicKey
 from opsd.storage.protocol import Store
+from opsd.values import dataclass
 
 #: A writer's id and the sequence number of one of its snapshots.
 Number = tuple[bytes, int]

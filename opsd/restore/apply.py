@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from opsd.errors import IntegrityError, RestoreError
@@ -32,6 +32,7 @@ from opsd.restore.result import Damage, Result
 from opsd.restore.standing import Standing, Standings
 from opsd.restore.writers import Writers
 from opsd.sources.roots import shown
+from opsd.values import dataclass
 
 #: Listed entries that are looked at ahead of the content being written.
 _BATCH: Final = 16_384

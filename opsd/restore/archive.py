@@ -6,13 +6,13 @@ attributes as GNU tar writes them (SCHILY.xattr); what tar has no type for (sock
 
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from opsd.clock import SECOND
 from opsd.events import Reporter, Warning
 from opsd.model import Entry, EntryType, SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.browsing import Item, folders_below, in_order, items_of, shown, zeros
+from opsd.values import dataclass
 
 _TYPES = {
     EntryType.FILE: tarfile.REGTYPE,

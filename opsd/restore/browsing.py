@@ -5,7 +5,6 @@ Promise: reads only the hunks on the way; content comes in order, holes as zero 
 
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from opsd.errors import SnapshotUnknown, UsageError
@@ -14,6 +13,7 @@ from opsd.model import Entry, EntryType, Folder, SourceTree
 from opsd.repository.pagemap import HUNK_PAGES, decode_page_hunk
 from opsd.repository.reader import SnapshotReader
 from opsd.sources import patterns
+from opsd.values import dataclass
 
 _ZEROS: Final = bytes(1024 * 1024)
 

@@ -5,12 +5,13 @@ Promise: fifty thousand failures of one kind are one Warning with a count; a ful
 
 import errno
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from opsd.errors import RestoreError
 from opsd.events import Warning
 from opsd.sources.roots import shown
+from opsd.values import dataclass
 
 _AGAIN: Final = "what is written stays; the same command given again goes on where this one stopped"
 _FATAL: Final = {

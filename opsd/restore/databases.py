@@ -7,7 +7,6 @@ leaves everything as it was.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,6 +22,7 @@ from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem, literal, quoted
 from opsd.sources.postgresql.tables import Table
 from opsd.sources.postgresql.tools import Tools, reads_since
+from opsd.values import dataclass
 
 #: The first minor release of each major version whose pg_restore no longer runs what a hostile dump holds (CVE-2026-116314).
 SOUND = {14: 25, 15: 20, 16: 16, 17: 12, 18: 7}

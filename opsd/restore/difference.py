@@ -4,7 +4,7 @@ Promise: hunks that both share are not read; two versions are equal where type, 
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 
 from opsd.model import Content, Entry, Folder, SourceTree
@@ -12,6 +12,7 @@ from opsd.repository.listing import HunkPlace, decode_hunk, decode_root, hunks_f
 from opsd.repository.pagemap import decode_page_hunk
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.browsing import join
+from opsd.values import dataclass
 
 Entries = dict[bytes, Entry]
 

@@ -7,8 +7,9 @@ https://www.postgresql.org/docs/current/app-pgrestore.html
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from opsd.values import dataclass
 
 _IDENT: Final = r'(?:"(?:[^"]|"")+"|[^\s".,;()]+)'
 _PATH: Final = rf"({_IDENT}\.{_IDENT})"

@@ -10,7 +10,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from opsd.errors import IntegrityError
@@ -20,6 +20,7 @@ from opsd.restore.complaints import Complaints
 from opsd.restore.metadata import Handle, Metadata
 from opsd.restore.placement import Placed
 from opsd.restore.standing import Standing
+from opsd.values import dataclass
 
 _MOST_OPEN: Final = 96
 _MOST_LEFT: Final = 64

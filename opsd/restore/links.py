@@ -7,7 +7,6 @@ import errno
 import os
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from opsd.model import Entry
@@ -20,6 +19,7 @@ from opsd.restore.plan import HARD_LINKS
 from opsd.restore.result import Damage
 from opsd.restore.standing import Standing
 from opsd.sources.roots import shown
+from opsd.values import dataclass
 
 #: The target can't have this link: another file system, no links at all, or as many as it allows.
 _NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK})

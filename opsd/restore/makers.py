@@ -9,7 +9,7 @@ import os
 import stat
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, NamedTuple
 
 from opsd.errors import IntegrityError
@@ -23,6 +23,7 @@ from opsd.restore.placement import Placed
 from opsd.restore.protocol import Pieces
 from opsd.restore.standing import Standing
 from opsd.sources.scouts import Scout
+from opsd.values import dataclass
 
 #: Larger files are written here, their large pieces by threads.
 _LARGEST: Final = 256 * 1024

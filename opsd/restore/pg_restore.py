@@ -6,7 +6,6 @@ Promise: a dump is a stream that is read from its beginning, as far as the progr
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from opsd.errors import ProgramFailed
@@ -15,6 +14,7 @@ from opsd.process import Completed, ending, feed, said
 from opsd.restore.dump_contents import Item, parse
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.tools import Tools
+from opsd.values import dataclass
 
 #: A stream of a snapshot, in pieces that are valid until the next one.
 Content = Callable[[], Iterable[bytes | memoryview]]

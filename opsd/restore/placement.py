@@ -6,7 +6,7 @@ twice or holds a name that is no name (`..`, with a slash) is an IntegrityError.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from opsd.errors import IntegrityError, RestoreError
@@ -16,6 +16,7 @@ from opsd.restore.request import RestoreRequest
 from opsd.sources import patterns
 from opsd.sources.patterns import Matcher
 from opsd.sources.roots import join, shown
+from opsd.values import dataclass
 
 _NO_NAMES: Final = frozenset({b"", b".", b".."})
 

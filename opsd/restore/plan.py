@@ -7,7 +7,6 @@ be deleted is listed in full, because only that list is ever deleted.
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from opsd.model import Entry, EntryType, SourceTree
@@ -17,6 +16,7 @@ from opsd.restore.request import RestoreRequest
 from opsd.restore.standing import Standing
 from opsd.sources import patterns
 from opsd.sources.roots import join
+from opsd.values import dataclass
 
 _EXAMPLES: Final = 20
 #: What a restore reached on a small machine; bytes and entries a second.

@@ -4,8 +4,9 @@ Promise: frozen; equal requests for one snapshot have one digest, by which a res
 """
 
 import hashlib
-from dataclasses import dataclass
 from enum import StrEnum
+
+from opsd.values import dataclass
 
 
 class Overwrite(StrEnum):

@@ -4,9 +4,9 @@ Promise: says what is not whole: `damaged` could not be given back, `warnings` w
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from opsd.events import Warning
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

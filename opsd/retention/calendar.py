@@ -6,13 +6,13 @@ so the calendar is the one that a site will have.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from itertools import islice
 
 from opsd import clock
 from opsd.errors import UsageError
 from opsd.retention import policy
+from opsd.values import dataclass
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

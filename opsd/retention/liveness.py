@@ -5,12 +5,12 @@ Pure: no clock, no storage. Promise: a pack is let go only while every live fram
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from opsd.repository.frames import FrameRow
 from opsd.repository.index import PackRow
 from opsd.repository.moving import Moving
 from opsd.repository.references import FrameSet
+from opsd.values import dataclass
 
 #: Dead bytes that may stay, as a share of live ones; the rest is won back by rewriting, the deadest packs first.
 DEAD_SHARE = 0.05

@@ -16,12 +16,13 @@ How it counts, per host and job, newest first and in the site's time zone:
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta, tzinfo
 from typing import NamedTuple
 
 from opsd import clock
 from opsd.errors import ConfigurationError
+from opsd.values import dataclass
 
 #: A snapshot may be dated this much after the store received it: clocks differ, and the store's times may be coarse.
 CLOCK_TOLERANCE = 3600 * clock.SECOND

@@ -6,7 +6,7 @@ can't be read and verified, prune stops. Design: Many writers, and prune without
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import tzinfo
 from typing import Final
 
@@ -27,6 +27,7 @@ from opsd.retention.survey import Survey, frames_needed, survey
 from opsd.retention.sweep import Sweep, SweepOptions, Swept
 from opsd.retention.turn import Turn
 from opsd.storage.protocol import ObjectInfo
+from opsd.values import dataclass
 
 GRACE: Final = 3 * DAY
 #: A prune that would remove more than this share of all bytes needs a person.

@@ -5,7 +5,7 @@ Promise: what can't be read, or a list that is shorter than the numbers say, sto
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from opsd.clock import DAY
@@ -19,6 +19,7 @@ from opsd.repository.repository import Repository
 from opsd.repository.run import frames_of
 from opsd.repository.runs import Mark, Note, RunEvent, holds_in_force, open_runs
 from opsd.storage.protocol import ObjectInfo
+from opsd.values import dataclass
 
 #: A run without a sign of life for so long (the store's time) is dead.
 DEAD_AFTER: Final = 30 * DAY

@@ -6,7 +6,6 @@ before the packs they need, and a signed note says which numbers went. Design: M
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from opsd.errors import ObjectDamaged, ObjectNotFound
@@ -21,6 +20,7 @@ from opsd.retention.marking import note_open_runs, put_mark
 from opsd.retention.survey import ENDS, Survey, frames_needed, survey
 from opsd.retention.turn import Turn
 from opsd.storage.retry import bucket_of
+from opsd.values import dataclass
 
 #: Notes of dropped numbers beyond which they are written as one.
 _NOTES_LIMIT: Final = 24

@@ -5,7 +5,6 @@ Promise: a mistake never repeats an address, which may hold a password.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from opsd.monitor.alert_options import URL, AlertSettings, Contact
@@ -13,6 +12,7 @@ from opsd.monitor.deadlines import JOBS
 from opsd.settings.nodes import Items, Node, Pairs, Reading
 from opsd.settings.shapes import WRONG, Key, ListOf, MapOf, Record, Schema, Value, suggestion
 from opsd.settings.values import DURATION, LABEL, SECRET
+from opsd.values import dataclass
 
 _WEB: Final = r"https?://\S+"
 

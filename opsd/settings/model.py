@@ -5,7 +5,7 @@ Promise: example, schema, reading and `config show` all come from `CONFIGURATION
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -22,6 +22,7 @@ from opsd.settings.sources import HOOKS, SOURCES
 from opsd.settings.stated import CopySettings, PullSettings
 from opsd.settings.values import HOST, LABEL, PATH, SECRET, ZONE, number
 from opsd.sources.options import Hooks, SourceSettings
+from opsd.values import dataclass
 from opsd.verify.options import DrillSettings
 
 DEFAULT_STATE: Final = Path("/var/lib/opsd")

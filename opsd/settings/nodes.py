@@ -6,12 +6,12 @@ text as written, so that `no` can be a name and `04:00` a time (YAML 1.1 would m
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from opsd.errors import ConfigurationError
+from opsd.values import dataclass
 
 LARGEST = 1 << 20
 DEEPEST = 20

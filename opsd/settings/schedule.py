@@ -3,13 +3,13 @@
 Promise: every time is one of the site's wall clock; `off` means that the daemon never starts it.
 """
 
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
 from opsd.schedule import WEEKDAYS
 from opsd.settings.shapes import Key, Record, Value
 from opsd.settings.values import TIME
+from opsd.values import dataclass
 
 AFTER_BACKUP: Final = "after backup"
 AFTER_COPY: Final = "after copy"

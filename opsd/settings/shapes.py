@@ -6,10 +6,11 @@ Promise: a shape notes every mistake in its part and goes on, then gives WRONG; 
 import dataclasses
 import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Protocol
 
 from opsd.settings.nodes import Items, Node, Pairs, Place, Reading, Scalar, joined
+from opsd.values import dataclass
 
 #: In place of a value that could not be read; its mistakes are noted.
 WRONG: Final = object()

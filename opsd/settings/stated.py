@@ -3,11 +3,10 @@
 Promise: plain values, defaults in place.
 """
 
-from dataclasses import dataclass
-
 from opsd.backup.limits import Limit
 from opsd.backup.places import StorePlace
 from opsd.retention.policy import Rules
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,12 @@ Promise: whatever passes can be handed to the operating system as it is, and `sh
 import re
 import zoneinfo
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from opsd.settings.nodes import Node, Pairs, Reading
 from opsd.settings.shapes import WRONG, ListOf, Schema, Shape, Value, suggestion
+from opsd.values import dataclass
 
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 _BYTES = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}

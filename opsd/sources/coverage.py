@@ -5,13 +5,13 @@ Promise: judges by the sources' options alone; what an `exclude:` names was left
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from opsd.sources import patterns
 from opsd.sources.discovery import POSTGRESQL_PORT, Found, Kind, device_of, lies_in
 from opsd.sources.options import CommandSource, FilesSource, PostgresqlSource, SourceSettings, SqliteSource
+from opsd.values import dataclass
 
 _MARIADB_PROGRAMS: Final = ("mariadb-dump", "mysqldump", "mariadb-backup", "mariabackup", "xtrabackup", "mydumper")
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -8,13 +8,13 @@ import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from opsd.sources import mountinfo
 from opsd.sources.sqlite import is_database
+from opsd.values import dataclass
 
 #: Folders that hold what people made or what can't be installed again, as far as they are there.
 FOLDERS: Final = (

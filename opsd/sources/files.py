@@ -19,7 +19,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from opsd.errors import SourceError
@@ -31,6 +30,7 @@ from opsd.sources.options import FilesSource
 from opsd.sources.protocol import Found, FoundFolder
 from opsd.sources.roots import join, shown
 from opsd.sources.sqlite import COMPANIONS
+from opsd.values import dataclass
 
 #: A larger folder comes in parts, so that memory doesn't grow with it.
 PART_ENTRIES = 16_384

@@ -5,11 +5,11 @@ Promise: one class per kind, all alike; each only knows its commands. What is ma
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from opsd.sources.mountinfo import Mount
+from opsd.values import dataclass
 
 #: The inode of every btrfs subvolume's top folder (btrfs(5), BTRFS_FIRST_FREE_OBJECTID).
 _SUBVOLUME_INODE = 256

@@ -6,8 +6,9 @@ Promise: pure but for `current`; later mounts hide earlier ones of the same plac
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from opsd.values import dataclass
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 

@@ -4,8 +4,10 @@ Promise: frozen values with every default in place; secrets are references, reso
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

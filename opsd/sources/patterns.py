@@ -14,9 +14,9 @@ Promise: pure; of a list the last rule that matches decides. No pattern takes mo
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from opsd.errors import ConfigurationError
+from opsd.values import dataclass
 
 _ANY = b"**"
 _SPECIAL = re.compile(rb"[*?\[\\]")

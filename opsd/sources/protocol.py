@@ -6,8 +6,9 @@ Promise: a source yields, it stores nothing, and whatever it could not give is a
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from opsd.values import dataclass
 
 #: A name in a folder and its lstat.
 Found = tuple[bytes, os.stat_result]

@@ -9,11 +9,11 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 from opsd.errors import SourceError
 from opsd.sources.opening import open_folder, reachable
+from opsd.values import dataclass
 
 #: As many symlinks as the kernel follows on one path.
 _MOST_LINKS = 40

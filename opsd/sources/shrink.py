@@ -5,10 +5,10 @@ source until a person says otherwise.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from opsd.errors import SourceError
 from opsd.sources.roots import shown
+from opsd.values import dataclass
 
 _HINT = "if that is meant, run 'opsd backup --accept-shrink' once"
 

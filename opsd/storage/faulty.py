@@ -6,12 +6,12 @@ Promise: once the world has stopped nothing reaches the store any more, neither 
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from opsd.errors import StorageError
 from opsd.storage.protocol import Capabilities, ObjectInfo, Store
+from opsd.values import dataclass
 
 
 class PowerCut(BaseException):

@@ -5,9 +5,10 @@ its name; when it raises, the name holds either nothing new or the whole object.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+from opsd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,12 @@ as it came. What an answer that never came did is settled by the next try, since
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from opsd.errors import StoreUnavailable
 from opsd.storage.protocol import Bucket, Capabilities, ObjectInfo, Store
+from opsd.values import dataclass
 
 Result = TypeVar("Result")
 

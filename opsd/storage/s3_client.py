@@ -6,7 +6,7 @@ no checksums on its own: what is sent is checked by the SHA-256 or MD5 that the 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import boto3
@@ -18,6 +18,7 @@ from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
 from opsd.errors import MAKE_ROOM, ObjectNotFound, StorageError, StoreFull, StoreReadOnly, StoreUnavailable
+from opsd.values import dataclass
 
 #: Reads boto3's description of S3 once for all clients: a tenth of a second each.
 _LOADER = create_loader()

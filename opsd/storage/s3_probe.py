@@ -5,7 +5,6 @@ Promise: only objects below `tmp/`, which never show, are written, and removed a
 
 import io
 import secrets
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -13,6 +12,7 @@ from botocore.exceptions import ClientError
 from opsd.storage.protocol import Capabilities
 from opsd.storage.s3_body import Body
 from opsd.storage.s3_client import S3Options, explained, status, whole
+from opsd.values import dataclass
 
 _BYTES = b"what opsd asks a store first"
 _OTHERS = b"what opsd asks a store next."

@@ -9,13 +9,13 @@ The protocol is draft-ietf-secsh-filexfer-02 (version 3); the extensions are tho
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import paramiko
 from paramiko import sftp
 from paramiko.sftp import int64
 
 from opsd.storage.sftp_session import Refused, Session
+from opsd.values import dataclass
 
 #: Requests under way in one transfer: with the largest blocks they fill OpenSSH's window of 2 MiB several times.
 _DEPTH = 32

@@ -9,7 +9,6 @@ limits. So requests go through the protected methods beneath them (`_async_reque
 
 import logging
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +16,7 @@ import paramiko
 from paramiko.sftp import CMD_EXTENDED, CMD_INIT, CMD_STATUS, CMD_VERSION, SFTP_OK, SFTPError
 
 from opsd.errors import StorageError, StoreUnavailable
+from opsd.values import dataclass
 
 # What paramiko's threads log would else reach the terminal by logging's last resort; failures are raised.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())

@@ -4,7 +4,6 @@ Promise: nothing that may be hit is left out; where the list of names is hit its
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 from opsd.errors import IntegrityError, KeyMissing
 from opsd.model import Entry, EntryType
@@ -12,6 +11,7 @@ from opsd.repository.blobs import BlobReader
 from opsd.repository.pagemap import decode_page_hunk
 from opsd.repository.reader import SnapshotReader
 from opsd.repository.references import FrameSet
+from opsd.values import dataclass
 
 Frame = tuple[bytes, int]
 

@@ -8,7 +8,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from threading import Lock
 from typing import Final
@@ -26,6 +26,7 @@ from opsd.repository.runs import Note
 from opsd.repository.settings import decode_settings
 from opsd.retention.survey import missing_numbers
 from opsd.storage.protocol import ObjectInfo, Store
+from opsd.values import dataclass
 from opsd.verify.advice import COPY_BACK, hint_of, pack_advice
 from opsd.verify.affected import Damage, Frame, paths_hit
 from opsd.verify.packs import Footer, PackProof

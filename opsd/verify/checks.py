@@ -6,7 +6,6 @@ Promise: each ends within its time, whatever it does, and its answer is a value;
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem
 from opsd.sources.sqlite import image
 from opsd.sources.sqlite_image import Refused
+from opsd.values import dataclass
 from opsd.verify import sqlite_files
 from opsd.verify.expectations import Deviation, Verdict
 from opsd.verify.options import DrillCheck, tolerance

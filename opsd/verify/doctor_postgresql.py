@@ -4,7 +4,6 @@ Promise: reads catalogs only; each missing right comes with the exact statement 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from opsd.sources.options import PostgresqlSource
@@ -13,6 +12,7 @@ from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem, Session, quoted
 from opsd.sources.postgresql.tables import lacking
 from opsd.sources.postgresql.tools import find_tools
+from opsd.values import dataclass
 from opsd.verify.doctor_host import postgresql_programs
 from opsd.verify.findings import Finding, failure, fine, warning
 

@@ -4,11 +4,12 @@ Promise: pure but for reading the units' files; where there are no units, nothin
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from opsd.values import dataclass
 from opsd.verify.findings import Finding, failure, warning
 
 #: The unit that reads what is backed up, the one that fills copies, and all that are passed secrets.

@@ -6,13 +6,14 @@ Promise: written whole and synced, never changed; without the folder a drill is 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from opsd.errors import OpsdError, SnapshotUnknown, StorageError
 from opsd.repository.local import replace_file
 from opsd.storage.durable import private_folder
+from opsd.values import dataclass
 from opsd.verify.expectations import Deviation, Verdict
 
 if TYPE_CHECKING:  # Whoever only reads records needs nothing of what a drill does.

@@ -6,9 +6,10 @@ Promise: deviations are counted without end and kept up to a bound; stages are i
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from opsd.model import SnapshotSummary
+from opsd.values import dataclass
 from opsd.verify.checks import CheckResult, Live, Places
 from opsd.verify.expectations import Deviation, Verdict, worse
 from opsd.verify.options import DrillCheck

@@ -6,7 +6,6 @@ Promise: pure. Whatever is not as recorded is a Deviation that names it; a drill
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from os import stat_result
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 from opsd.clock import DAY, SECOND
 from opsd.model import Entry, EntryType, SnapshotSummary, SourceSummary
 from opsd.restore.files import TYPE_BITS
+from opsd.values import dataclass
 
 _SET_BITS: Final = stat.S_ISUID | stat.S_ISGID
 _WEEK: Final = 7 * DAY

@@ -4,10 +4,11 @@ Promise: a check that can't be carried out, or that is itself broken, is a findi
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from opsd.errors import OpsdError
+from opsd.values import dataclass
 
 
 class State(StrEnum):

@@ -5,7 +5,6 @@ host would never be late. A damaged manifest is passed over: it hides nothing, i
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from opsd import clock
@@ -13,6 +12,7 @@ from opsd.errors import ObjectDamaged
 from opsd.repository.format import time_of
 from opsd.repository.witness import Statement, Witness
 from opsd.storage.protocol import Store
+from opsd.values import dataclass
 
 #: How far ahead a writer's clock may be, in ns.
 _CLOCK_TOLERANCE = 3600 * clock.SECOND

@@ -5,7 +5,7 @@ does not come back.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Final
 
@@ -19,6 +19,7 @@ from opsd.repository.proof import problem_of, window
 from opsd.repository.repository import Repository
 from opsd.repository.run import frames_of
 from opsd.storage.protocol import ObjectInfo, Store
+from opsd.values import dataclass
 from opsd.verify.check import CheckReport, opens
 
 #: Told of a damaged object that was removed instead.

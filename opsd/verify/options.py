@@ -5,9 +5,10 @@ Promise: frozen values; secrets are references, resolved only when needed.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from opsd.values import dataclass
 
 TOLERANCE: Final = r"[0-9]{1,12}|[0-9]{1,3}(\.[0-9]{1,3})?%"
 

@@ -6,7 +6,7 @@ Promise: every byte is read and hashed once, and decoded from the same reading; 
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from opsd.errors import IntegrityError, KeyMissing, NewerFormat, ObjectDamaged
@@ -16,6 +16,7 @@ from opsd.repository.format import HEADER_BYTES, Kind, check_header, digest_of
 from opsd.repository.frames import FRAME_LIMIT, FRAME_OVERHEAD, FrameDamaged, FrameRow, open_frame
 from opsd.repository.index import PackRow
 from opsd.storage.protocol import ObjectInfo
+from opsd.values import dataclass
 
 _WINDOW_BYTES: Final = 8 * 1024 * 1024
 _FRAME_MOST: Final = FRAME_LIMIT + FRAME_OVERHEAD

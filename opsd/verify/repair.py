@@ -9,7 +9,6 @@ frame. Design: Many writers, and prune without locks.
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from opsd.repository.catalog import damaged_packs, marked_packs
 from opsd.repository.format import digest_of
@@ -17,6 +16,7 @@ from opsd.repository.moving import merge_index
 from opsd.repository.repository import Repository
 from opsd.repository.runs import Mark
 from opsd.retention.marking import put_mark
+from opsd.values import dataclass
 from opsd.verify.check import CheckReport
 
 

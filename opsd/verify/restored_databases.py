@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem, literal
 from opsd.sources.postgresql.source import GLOBALS
 from opsd.sources.postgresql.tables import digest, list_tables
+from opsd.values import dataclass
 from opsd.verify.expectations import Deviation, Verdict, count_problems, role_problems
 from opsd.verify.throwaway import Throwaway, find_programs, running
 

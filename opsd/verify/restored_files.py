@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from opsd.restore.placement import Placed, placed
 from opsd.restore.request import RestoreRequest
 from opsd.sources.roots import shown
 from opsd.sources.sqlite import is_database
+from opsd.values import dataclass
 from opsd.verify.expectations import Deviation, Verdict, entry_problems, worse
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -16,12 +16,12 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from opsd.errors import RestoreError, TryLater
 from opsd.events import Reporter
+from opsd.values import dataclass
 
 _MARKER: Final = ".opsd-drill"
 _LOCK: Final = ".opsd-drill.lock"

@@ -7,7 +7,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from opsd.model import EntryType, SourceTree
 from opsd.repository.reader import SnapshotReader
 from opsd.restore.browsing import shown, walk
 from opsd.sources.postgresql.server import Server
+from opsd.values import dataclass
 from opsd.verify.expectations import Deviation
 
 

@@ -5,13 +5,14 @@ unread is shown. What only the store's own checksum vouches for never counts as 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple
 
 from opsd.clock import DAY
 from opsd.errors import ObjectDamaged
 from opsd.repository.format import digest_of
 from opsd.storage.protocol import ObjectInfo
+from opsd.values import dataclass
 
 #: Within this time everything is read again.
 PERIOD: Final = 30 * DAY

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,7 @@ from opsd.process import said
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem
 from opsd.sources.postgresql.tools import FOLDERS, folders_with, read_version
+from opsd.values import dataclass
 from opsd.verify.scratch import stop_server
 
 #: Nothing needs to outlive a crash. Sorts and scans may use the machine: nobody else asks this server.

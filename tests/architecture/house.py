@@ -23,6 +23,7 @@ LAYERS = (
     ("credentials", "process", "events", "schedule", "control"),
     ("errors", "clock"),
     ("model",),
+    ("values",),
 )
 RANKS = {name: len(LAYERS) - number for number, names in enumerate(LAYERS) for name in names}
 

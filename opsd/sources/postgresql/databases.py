@@ -6,11 +6,11 @@ never passed over in silence, and the order is that of the names.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from opsd.sources.postgresql.session import Session, literal
+from opsd.values import dataclass
 
 #: One JSON document a database: what `CREATE DATABASE` and its properties need. Columns that only some versions have
 #: come through to_jsonb. A size needs CONNECT. Shared dependencies name all roles that its objects speak of, except

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from opsd.errors import ProgramFailed
 from opsd.process import Output, stream
 from opsd.sources.postgresql.session import ServerProblem
 from opsd.sources.postgresql.tables import Counted, Table
+from opsd.values import dataclass
 
 #: pg_dump gives up waiting for a lock after so many milliseconds: what it waits for may be waiting for our own session.
 LOCK_WAIT = 10_000

@@ -6,7 +6,6 @@ so that opsd never holds up those who wait for it.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 
 from opsd.sources.postgresql.databases import database_exists
 from opsd.sources.postgresql.dump import LOCK_WAIT, Dump, Part, dumping
@@ -15,6 +14,7 @@ from opsd.sources.postgresql.session import ServerProblem, Session
 from opsd.sources.postgresql.snapshot import TRIES, Snapshot, counting, exported, imported
 from opsd.sources.postgresql.tables import Table, lacking
 from opsd.sources.postgresql.tools import Tools
+from opsd.values import dataclass
 
 UNKNOWN = "see the server's log; the same program run by hand shows more"
 

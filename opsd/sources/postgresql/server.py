@@ -9,7 +9,7 @@ import pwd
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from shutil import which
 
 from opsd.sources.options import PostgresqlSource
@@ -23,6 +23,7 @@ from opsd.sources.postgresql.session import (
     quoted,
 )
 from opsd.sources.postgresql.tools import Tools, find_tools, through
+from opsd.values import dataclass
 
 #: runuser(1).
 _BECOME = ("runuser", "-u")

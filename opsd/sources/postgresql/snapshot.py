@@ -6,11 +6,11 @@ Promise: the tables stay as they are listed until the context ends: they are loc
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from opsd.sources.postgresql.server import Server
 from opsd.sources.postgresql.session import ServerProblem, Session, literal
 from opsd.sources.postgresql.tables import Counted, Table, digest, list_tables, lock
+from opsd.values import dataclass
 
 #: A table dropped after it was listed, and a lock that could not be had in time, are worth so many tries.
 TRIES = 3

@@ -6,9 +6,10 @@ which a child table got its columns. It is the sum, modulo 2^64, of the first ei
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from opsd.sources.postgresql.session import Session, quoted
+from opsd.values import dataclass
 
 #: Rows and digest; the digest is None where none was taken.
 Counted = tuple[int, str | None]

@@ -6,7 +6,7 @@ closest to them; on Debian the real programs are run, not the wrapper, which cos
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import Protocol
@@ -14,6 +14,7 @@ from typing import Protocol
 from opsd.errors import ProgramFailed
 from opsd.process import ending, run, said
 from opsd.sources.postgresql.session import ServerProblem
+from opsd.values import dataclass
 
 #: Where distributions keep the programs of each major version: Debian and Ubuntu, then Red Hat and SUSE.
 FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/lib/postgresql*/bin")
