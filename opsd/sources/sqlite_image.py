@@ -21,13 +21,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from io import FileIO
 from typing import Any, Final
 from urllib.parse import quote
-
-from opsd.values import dataclass
 
 HEADER: Final = b"SQLite format 3\0"
 #: Pages copied between two looks at signals.
