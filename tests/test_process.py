@@ -12,6 +12,7 @@ import pytest
 
 from opsd import process
 from opsd.errors import ProgramFailed
+from tests.support.descriptors import settled_descriptors
 
 PYTHON = [sys.executable, "-c"]
 
@@ -163,21 +164,21 @@ def test_a_stream_over_its_limit_says_so() -> None:
 
 
 def test_nothing_is_left_behind_by_many_streams() -> None:
-    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, open_before = threading.active_count(), len(settled_descriptors())
     for _ in range(20):
         with process.stream(["cat"], timeout=60, given=b"x") as reader:
             assert read_all(reader) == b"x"
-    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    assert len(os.listdir("/proc/self/fd")) <= open_before
     assert threading.active_count() <= threads
 
 
 def test_a_child_in_the_background_that_keeps_the_pipes_open_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE", 600)
-    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, open_before = threading.active_count(), len(settled_descriptors())
     script = "exec 3<&0; sleep 600 <&3 >/dev/null & echo $!"
     with process.stream(["sh", "-c", script], given=bytes(1_000_000)) as reader:
         child = int(read_all(reader))
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) == open_before
     assert threading.active_count() == threads
     os.kill(child, signal.SIGKILL)
 

@@ -15,6 +15,7 @@ from opsd.clock import FixedClock
 from opsd.errors import StorageError
 from opsd.storage.faulty import Fault, FaultyStore, Stop
 from opsd.storage.memory import MemoryStore
+from tests.support.descriptors import settled_descriptors
 from tests.support.engine import START, World, files, make_tree
 
 SMALL = 256 * 1024
@@ -158,7 +159,7 @@ class TestTrouble:
     def test_where_nothing_can_be_opened_any_more_nothing_is_fetched(self, tmp_path: Path, more: int) -> None:
         paths = some_files(tmp_path, 2000, size=100)
         found = [(path, os.lstat(path)) for path in paths]
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = settled_descriptors()
         with closing(Fetcher(SMALL)) as fetcher, at_most_descriptors(more):
             for start in range(0, len(found), 500):
                 fetcher.expect(found[start : start + 500])
@@ -168,7 +169,7 @@ class TestTrouble:
 
     def test_closing_does_not_mind_what_is_still_held(self, tmp_path: Path) -> None:
         paths = some_files(tmp_path, 100)
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = settled_descriptors()
         fetcher = Fetcher(SMALL)
         expect(fetcher, paths)
         last = list(paths)[-2]

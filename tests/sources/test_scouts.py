@@ -13,6 +13,7 @@ import pytest
 
 from opsd.sources.scout import Wanted, first_message, look, message
 from opsd.sources.scouts import Scout
+from tests.support.descriptors import settled_descriptors
 
 AREA_BYTES = 1024 * 1024
 
@@ -257,7 +258,7 @@ class TestEnding:
             assert scout.answer() is None
 
     def test_closing_leaves_no_process_and_no_descriptor(self, memory: Memory, tmp_path: Path) -> None:
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = settled_descriptors()
         scout = Scout(memory.descriptor)
         folders = Scout()
         folders.mention(os.fsencode(tmp_path))

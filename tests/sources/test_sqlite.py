@@ -19,6 +19,7 @@ from opsd.sources.options import SqliteSource
 from opsd.sources.protocol import Readable
 from opsd.sources.sqlite import SqliteDatabase, companion_of, image, is_database, may_become_others
 from opsd.sources.sqlite_image import Care, Reason, Refused
+from tests.support.descriptors import settled_descriptors
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(not may_become_others(), reason="only who may become another user can read as one")
@@ -347,11 +348,11 @@ class TestRefusals:
             file.write(os.urandom(8192))
         scratch = tmp_path / "scratch"
         scratch.mkdir()
-        descriptors = len(os.listdir("/proc/self/fd"))
+        open_before = len(settled_descriptors())
         with pytest.raises(Refused), image(os.fsencode(path), scratch=scratch):
             pytest.fail("there was an image")
         assert list(scratch.iterdir()) == []
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert len(os.listdir("/proc/self/fd")) == open_before
 
 
 @needs_root
