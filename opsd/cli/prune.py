@@ -137,10 +137,8 @@ def _explain(plan: PrunePlan, zone: tzinfo, source: str, *, as_json: bool) -> No
             (each.id[:8], output.moment(each.started, zone), each.host, each.job, output.size(each.bytes), kept)
         )
     output.table(_PLAN, rows)
-    going = output.count(len(plan.dropped), "snapshot")
-    output.line(
-        f"{len(plan.snapshots) - len(plan.dropped)} stay; {going} would be marked, {output.size(freed)} freed after the grace"
-    )
+    stay, going = len(plan.snapshots) - len(plan.dropped), output.count(len(plan.dropped), "snapshot")
+    output.line(f"{stay} stay{'s' * (stay == 1)}; {going} would be marked, {output.size(freed)} freed after the grace")
 
 
 def _simulate(days: int, copy: str | None, *, as_json: bool) -> None:
