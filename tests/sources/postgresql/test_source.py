@@ -323,7 +323,7 @@ def test_root_is_let_in_as_the_system_user_of_the_roles_name(cluster: Cluster) -
     cluster.create("shop", "create table t as select 1 as one")
     taken = take(cluster, user="nobody")
     assert not taken.failures
-    assert list(taken.streams) == ["/globals.sql", "/postgres.dump", "/shop.dump"]
+    assert sorted(taken.streams) == ["/globals.sql", "/postgres.dump", "/shop.dump"]
 
 
 def test_the_password_is_in_no_arguments(cluster: Cluster, tmp_path: Path) -> None:
