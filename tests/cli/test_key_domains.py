@@ -38,10 +38,8 @@ def outside(folder: Path) -> str:
     return f"key_domains: {{staff: {{slots: {folder}/stick/staff}}}}"
 
 
-@pytest.fixture(scope="module")
-def taken(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+def host_at(folder: Path) -> Desk:
     """A host whose domain `staff` has its slot outside, with a snapshot, a copy of it, a kit in `kit` and a key in `drill`."""
-    folder = tmp_path_factory.mktemp("taken")
     desk = desk_at(folder, outside(folder))
     (folder / "kit").write_text(desk.ok("init", "--json").json["kit"])
     desk.ok("key", "generate", "drill")
@@ -49,6 +47,12 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     desk.ok("backup")
     desk.ok("copy")
     return desk
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A host that no test changes."""
+    return host_at(tmp_path_factory.mktemp("taken"))
 
 
 @pytest.fixture
@@ -198,12 +202,7 @@ def test_slots_are_never_part_of_a_source(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_destroyed_domain_is_closed_to_everybody_and_all_else_comes_back(tmp_path: Path) -> None:
     folder = tmp_path / "host"
-    desk = desk_at(folder, outside(folder))
-    (folder / "kit").write_text(desk.ok("init", "--json").json["kit"])
-    desk.ok("key", "generate", "drill")
-    desk.ok("key", "add", "--recipient", "drill.pub")
-    desk.ok("backup")
-    desk.ok("copy")
+    desk = host_at(folder)
     shutil.copytree(folder / "stick", folder / "aside")
     (folder / "stick").rename(folder / "away")
     ran = desk.run("key", "destroy", "staff", "--reason", "they left", "--yes")
