@@ -147,6 +147,8 @@ def _component(part: bytes) -> bytes:
     first, *middle = pieces
     if not middle:
         return first
+    if pieces == [b"", b""]:
+        return b"[^/]+"  # Any name, but the root has none.
     return first + b"".join(b"(?>[^/]*?" + piece + b")" for piece in middle[:-1]) + b"[^/]*" + middle[-1]
 
 

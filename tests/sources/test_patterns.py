@@ -82,6 +82,14 @@ def test_a_selected_folder_brings_all_below_it_unless_a_nearer_rule_takes_it_bac
     assert patterns.compile(["/"]).selects(b"/any/thing")
 
 
+@pytest.mark.parametrize("pattern", ["*/", "**/", "/*/", "**/*/", "/**/*/"])
+def test_a_star_is_a_name_and_the_root_has_none(pattern: str) -> None:
+    rules = patterns.compile([pattern])
+    assert not rules.matches(b"/", b"", True)
+    assert not rules.selects(b"/file")
+    assert rules.selects(b"/folder/file")
+
+
 def test_a_folder_on_the_way_to_a_match_is_reached() -> None:
     rules = patterns.compile(["/srv/w*/cache/x"])
     assert [rules.reaches(path) for path in (b"/", b"/srv", b"/srv/www", b"/srv/www/cache")] == [True] * 4
