@@ -207,11 +207,15 @@ def _parts(place: Place) -> Iterator[IndexPart]:
 
 def _adopt_orphans(place: Place, catalog: Catalog) -> None:
     known = {row.digest for rows in catalog.objects.values() for row in rows}
-    for digest, info in catalog.packs.items():
+    for digest, info in list(catalog.packs.items()):
         if digest in known:
             continue
         try:
             found = footer_of(place, info)
+        except ObjectNotFound:
+            # A sweep takes one after the other, and what is still needed of them has stood elsewhere for days.
+            del catalog.packs[digest]
+            continue
         except ObjectDamaged as error:
             place.reporter.warn(Warning(subject=error.name, problem=error.problem, hint=error.hint))
             continue

@@ -280,6 +280,8 @@ class Check:
                 }
                 problem = getattr(error, "problem", str(error))
                 self._found.damaged[info.name] = Damage(problem=problem, births=frozenset(births))
+            except ObjectNotFound:
+                continue
         return footers
 
     def _needed(self, manifests: Iterable[Manifest], footers: Footers) -> None:
@@ -288,12 +290,12 @@ class Check:
         known_bad = {birth for damage in self._found.damaged.values() for birth in damage.births}
         lost: dict[bytes, list[str]] = defaultdict(list)
         for manifest in manifests:
-            try:
-                frames = frames_of(self._repository, manifest)
-            except IntegrityError as error:
-                self._found.add(error, manifest.summary.name)
+            missing, unread = self._missing(manifest, there, known_bad)
+            if not (missing or unread) or self._is_swept(manifest):
                 continue
-            for birth in {birth for birth, number in frames.frames() if (birth, number) not in there} - known_bad:
+            if unread:
+                self._found.add(unread, manifest.summary.name)
+            for birth in missing:
                 lost[birth].append(manifest.summary.id)
         self._found.lost.update(lost)
         for birth, snapshots in lost.items():
@@ -302,6 +304,24 @@ class Check:
             self._found.problems.append(
                 Problem(object=f"packs (born {birth.hex()})", problem=text, snapshots=tuple(snapshots), hint=hint)
             )
+
+    def _missing(
+        self, manifest: Manifest, there: Collection[Frame], known_bad: Collection[bytes]
+    ) -> tuple[set[bytes], IntegrityError | None]:
+        """Births of frames that it needs and nothing holds, or why that can't be said."""
+        try:
+            frames = frames_of(self._repository, manifest)
+        except IntegrityError as error:
+            return set(), error
+        return {birth for birth, number in frames.frames() if (birth, number) not in there}.difference(known_bad), None
+
+    def _is_swept(self, manifest: Manifest) -> bool:
+        """Whether a prune took it since it was read; that takes manifests before what they need."""
+        try:
+            self._place.store.stat(manifest.summary.name)
+        except ObjectNotFound:
+            return True
+        return False
 
     def _chosen(self, packs: list[ObjectInfo]) -> list[ObjectInfo]:
         packs.sort(key=lambda each: each.name)

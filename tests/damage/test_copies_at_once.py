@@ -1,49 +1,22 @@
 """Copies, prunes, repairs and a backup at once, as processes of two hosts, one of them killed: what is listed restores, from both ends."""
 
-import os
 import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import Desk, contents
-from tests.support.s3 import KEY, SECRET, moto_server
-from tests.support.sshd import running_server
+from tests.support.places import PLACES, place, spoil
+from tests.support.torture import TORTURE, dice
 
-TORTURE = "OPSD_TORTURE" in os.environ
 ROUNDS = 8 if TORTURE else 1
-PLACES = ["folder", *(["sftp", "s3"] if TORTURE else [])]
 #: What a command may end with where others are at work: done, damage that is being healed, not now, killed. A prune stops at damage.
 ENDS = {0, 3, 4, 75, -signal.SIGKILL}
 HEAL = ("check", "--copy", "disk", "--repair")
-
-
-@contextmanager
-def place(kind: str, folder: Path) -> Iterator[str]:
-    """A place of that kind, as the configuration names it."""
-    if kind == "folder":
-        yield f"folder: {folder}/disk"
-    elif kind == "sftp":
-        with running_server() as server:
-            own = server.options(folder / "disk")
-            yield (
-                f"sftp: {{host: {own.host}, port: {own.port}, user: {own.user}, path: {own.path}, key: {{file: {own.key}}}, "
-                f"known_hosts: {own.known_hosts}}}"
-            )
-    else:
-        for name, secret in (("key", KEY), ("secret", SECRET)):
-            (folder / name).write_text(secret)
-            (folder / name).chmod(0o600)
-        with moto_server(folder, checks=True) as s3:
-            yield (
-                f"s3: {{endpoint: 'http://127.0.0.1:{s3.port}', bucket: {s3.new_bucket()}, prefix: web1, "
-                f"access_key: {{file: {folder}/key}}, secret_key: {{file: {folder}/secret}}}}"
-            )
 
 
 def at_once(dice: random.Random, commands: Sequence[tuple[Desk, tuple[str, ...]]], *, kill: bool) -> None:
@@ -65,24 +38,16 @@ def at_once(dice: random.Random, commands: Sequence[tuple[Desk, tuple[str, ...]]
         assert "spool" not in said, said  # Nobody takes another's file.
 
 
-def spoil(folder: Path, dice: random.Random) -> None:
-    """Cut one pack of the copy and change another, where it lies in a folder."""
-    packs = sorted((folder / "disk" / "packs").glob("*/*"))
-    for pack, content in zip(dice.sample(packs, min(2, len(packs))), (b"rotten", None), strict=False):
-        pack.chmod(0o600)
-        pack.write_bytes(content or pack.read_bytes()[:-1] + b"?")
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", PLACES)
+@pytest.mark.parametrize("kind", PLACES if TORTURE else PLACES[:1])
 def test_two_hosts_that_copy_prune_and_heal_one_copy_at_once_lose_nothing(tmp_path: Path, kind: str) -> None:
-    dice = random.Random(11)
+    rolled = dice(11)
     desk = Desk.at(tmp_path)
     root = desk.tree()
     with place(kind, tmp_path) as where:
         sources = f"www: {{files: {{paths: [{root}]}}}}"
-        desk = desk.configured(sources, f"copies: {{disk: {{{where}}}}}\nretention: {{keep_last: 2}}")
+        desk = desk.configured(sources, f"copies: {{disk: {{{where.configuration}}}}}\nretention: {{keep_last: 2}}")
         desk.ok("init")
         desk.ok("backup")
         desk.ok("copy")
@@ -93,12 +58,12 @@ def test_two_hosts_that_copy_prune_and_heal_one_copy_at_once_lose_nothing(tmp_pa
         (tmp_path / "other.yaml").write_text(own.replace(f"{tmp_path}/state", f"{tmp_path}/state2"))
         for number in range(ROUNDS):
             for more in range(2):
-                (root / f"night{number}-{more}").write_bytes(dice.randbytes(2_000_000))
+                (root / f"night{number}-{more}").write_bytes(rolled.randbytes(2_000_000))
                 desk.ok("backup")
-            spoil(tmp_path, dice)
+            spoil(where.opened(), rolled)
             prune = ("prune", "--copy", "disk", "--yes")
             commands = [(desk, ("copy",)), (desk, ("backup",)), (desk, ("prune", "--yes")), (desk, prune), (desk, HEAL)]
-            at_once(dice, [*commands, (other, ("copy",)), (other, HEAL)], kill=number % 2 == 0)
+            at_once(rolled, [*commands, (other, ("copy",)), (other, HEAL)], kill=number % 2 == 0)
         assert desk.run(*HEAL).code == 0
         desk.ok("backup")
         desk.ok("copy")

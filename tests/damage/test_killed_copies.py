@@ -1,59 +1,126 @@
-"""One copy that is killed again and again, wherever its process happens to be, still ends whole."""
+"""One copy whose passes and repairs are killed again and again, wherever the process happens to be, still ends whole."""
 
 import hashlib
-import os
 import random
 import signal
 import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from opsd.errors import StoreGone
+from opsd.repository.format import digest_of
 from tests.support.command_line import Desk, contents
+from tests.support.places import PLACES, Place, place, spoil
+from tests.support.torture import TORTURE, dice
 
-KILLS = 100 if "OPSD_TORTURE" in os.environ else 20
-NIGHTS = KILLS // 4
-
-
-def killed(desk: Desk, seconds: float) -> bool:
-    """Start a pass and kill it after so long; whether it still ran."""
-    process = subprocess.Popen(
-        desk.command("copy"), env=desk.variables(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+KILLS = 100 if TORTURE else 6
+HEAL = ("check", "--copy", "disk", "--repair")
 
 
-def require_whole_objects(copy: Path) -> None:
-    """What stands under a name has the bytes that the name promises."""
-    for path in copy.rglob("*"):
-        if path.is_file() and path.parent.name not in {"tmp", "spool", "runs"}:
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name.rpartition("-")[2], path
+@dataclass(slots=True)
+class Killer:
+    """Kills a process somewhere on its way; what it learns of how long that takes makes it independent of the machine."""
+
+    dice: random.Random
+    span: float = 1.0
+    struck: int = 0
+
+    def kills(self, desk: Desk, *line: str) -> bool:
+        """Start a command and kill it after a while; whether it still ran. It ends well if it ends."""
+        process = subprocess.Popen(
+            desk.command(*line), env=desk.variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        try:
+            said, _ = process.communicate(timeout=self.dice.uniform(self.span * 0.3, self.span))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said, _ = process.communicate()
+        struck = process.returncode == -signal.SIGKILL
+        assert struck or process.returncode == 0, said.decode()
+        self.struck += struck
+        self.span *= 1.1 if struck else 0.7
+        return struck
 
 
-@pytest.mark.slow
-def test_a_copy_that_is_killed_again_and_again_ends_whole(tmp_path: Path) -> None:
-    desk = Desk.at(tmp_path)
+def objects(where: Place) -> dict[str, bytes]:
+    """What stands there; nothing before the first pass came so far."""
+    with suppress(StoreGone):
+        store = where.opened()
+        return {info.name: store.read(info.name) for info in store.list("")}
+    return {}
+
+
+def broken(where: Place) -> set[str]:
+    """Names of what has other bytes than its name promises."""
+    return {name for name, content in objects(where).items() if hashlib.sha256(content).digest() != digest_of(name)}
+
+
+def host(folder: Path, where: Place) -> Desk:
+    desk = Desk.at(folder)
     root = desk.tree()
-    desk = desk.configured(f"www: {{files: {{paths: [{root}]}}}}", f"copies: {{disk: {{folder: {desk.folder}/disk}}}}")
+    desk = desk.configured(
+        f"www: {{files: {{paths: [{root}]}}}}",
+        f"copies: {{disk: {{{where.configuration}, limits: {{00:00-00:00: 4 MiB/s}}}}}}",
+    )
     desk.ok("init")
-    dice = random.Random(7)
-    struck, span = 0, 1.0
-    for number in range(KILLS):
-        if number % (KILLS // NIGHTS) == 0:
-            (root / f"night{number}").write_bytes(dice.randbytes(6_000_000))
-            desk.ok("backup")
-        if killed(desk, dice.uniform(span * 0.3, span)):
-            struck, span = struck + 1, span * 1.1
-        else:  # The machine is faster than thought.
-            span *= 0.7
-        require_whole_objects(desk.folder / "disk")
-    assert struck >= KILLS // 2
-    assert desk.ok("copy", "--json").json["copies"][0]["snapshots"] == NIGHTS
-    assert desk.ok("check", "--copy", "disk").code == 0
+    return desk
+
+
+def night(desk: Desk, dice: random.Random, size: int) -> None:
+    (desk.folder / "data" / f"night{dice.randrange(10**9)}").write_bytes(dice.randbytes(size))
+    desk.ok("backup")
+
+
+def require_restored(desk: Desk) -> None:
+    """The newest snapshot comes back from the copy alone."""
+    root = desk.folder / "data"
     (desk.folder / "repository").rename(desk.folder / "away")
     desk.ok("restore", "latest", "--from", "disk", "--to", "back")
     assert contents(desk.folder / "back" / "www" / str(root)[1:]) == contents(root)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", PLACES if TORTURE else PLACES[:1])
+def test_a_copy_that_is_killed_again_and_again_ends_whole(tmp_path: Path, kind: str) -> None:
+    killer = Killer(dice(7))
+    with place(kind, tmp_path) as where:
+        desk = host(tmp_path, where)
+        nights = 0
+        while killer.struck < KILLS:
+            night(desk, killer.dice, 6_000_000)
+            nights += 1
+            while killer.struck < KILLS and killer.kills(desk, "copy"):
+                assert broken(where) == set()
+        assert desk.ok("copy", "--json").json["copies"][0]["snapshots"] == nights
+        assert desk.ok("check", "--copy", "disk").code == 0
+        require_restored(desk)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", PLACES if TORTURE else PLACES[:1])
+def test_a_repair_that_is_killed_again_and_again_breaks_nothing_and_ends_whole(tmp_path: Path, kind: str) -> None:
+    killer = Killer(dice(8))
+    with place(kind, tmp_path) as where:
+        desk = host(tmp_path, where)
+        for _ in range(4):
+            night(desk, killer.dice, 3_000_000)
+        desk.ok("copy")
+        packs = {name for name in objects(where) if name.startswith("packs/")}
+        while killer.struck < KILLS:
+            spoil(where.opened(), killer.dice)
+            spoilt = broken(where)
+            assert len(spoilt) == 2
+            while killer.struck < KILLS and killer.kills(desk, *HEAL):
+                left = broken(where)
+                assert left <= spoilt
+                spoilt = left
+            assert killer.struck < KILLS or desk.run(*HEAL).code == 0
+            assert broken(where) == set()
+            assert packs <= objects(where).keys()
+        assert desk.ok("check", "--copy", "disk").code == 0
+        require_restored(desk)

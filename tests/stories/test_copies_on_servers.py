@@ -11,8 +11,9 @@ import pytest
 
 from opsd.storage.folder import FOLDERS
 from tests.support.command_line import Desk, contents
+from tests.support.places import sftp
 from tests.support.s3 import KEY, SECRET, S3Server
-from tests.support.sshd import Server, running_server
+from tests.support.sshd import running_server
 
 pytest_plugins = ["tests.support.stores"]
 pytestmark = pytest.mark.slow
@@ -33,14 +34,6 @@ def jail() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
-
-
-def sftp(server: Server, path: str) -> str:
-    options = server.options(path)
-    return (
-        f"sftp: {{host: {options.host}, port: {options.port}, user: {options.user}, path: {path}, "
-        f"key: {{file: {options.key}}}, known_hosts: {options.known_hosts}}}"
-    )
 
 
 def host(folder: Path, copies: str) -> Desk:

@@ -1,10 +1,12 @@
 """A check names what is damaged, missing or told twice, and what it affects; on a healthy repository it says nothing."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from opsd.clock import DAY
 from opsd.errors import OpsdError
 from opsd.model import SnapshotSummary
 from opsd.repository.catalog import footer_of
@@ -15,6 +17,7 @@ from opsd.repository.run import frames_of
 from opsd.retention.holds import hold
 from opsd.storage.protocol import ObjectInfo
 from opsd.verify.check import Check, CheckOptions, CheckReport, Problem
+from tests.support.beside import Beside
 from tests.support.engine import files
 from tests.support.pruning import Nights, noise, prune
 
@@ -321,3 +324,21 @@ def test_no_advice_is_to_run_the_check_that_gives_it(nights: Nights, prefix: str
     assert problem.hint
     assert "run 'opsd check'" not in problem.hint
     assert "copy" in problem.hint or "--repair" in problem.hint
+
+
+# Beside others
+
+
+def test_what_a_prune_sweeps_at_any_moment_of_a_check_is_no_damage(nights: Nights, tmp_path: Path) -> None:
+    nights.nights(3)
+    prune(nights.world)
+    nights.clock.advance(4 * DAY)
+    happened, places = True, iter(range(0, 1000, 3))
+    while happened:
+        at = next(places)
+        each = nights.clone(tmp_path / f"{at}")
+        beside = Beside(each.store, at, partial(prune, each.world))
+        report = Check(replace(each.world, store=beside).open(), CheckOptions(share=1.0)).run()
+        assert report.problems == ()
+        assert len(each.world.open().snapshots(marked=True)) == (2 if beside.happened else 6)
+        happened = beside.happened
