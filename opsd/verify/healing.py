@@ -157,10 +157,11 @@ def _holders(catalog: Catalog, births: Iterable[bytes], listed: Collection[str])
 
 def _vanished(repository: Repository, there: Repository) -> list[Manifest]:
     """Manifests that a donor holds, whose numbers nothing bears in the repository and no prune dropped."""
-    notes = chain(repository.place.notes(), there.place.notes())
-    known = {number for note in notes for number in note.sequences}
-    known |= {(each.summary.writer, each.summary.sequence) for each in repository.manifests()}
-    return [each for each in there.manifests() if (each.summary.writer, each.summary.sequence) not in known]
+    found = list(there.manifests())
+    known = {(each.summary.writer, each.summary.sequence) for each in repository.manifests()}
+    # Read last: a prune that is at work puts its note before it takes a manifest.
+    known.update(chain.from_iterable(note.sequences for note in chain(repository.place.notes(), there.place.notes())))
+    return [each for each in found if (each.summary.writer, each.summary.sequence) not in known]
 
 
 def healed_report(before: CheckReport, after: CheckReport, healed: Mapping[str, str]) -> CheckReport:

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC
+from functools import partial
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from opsd.backup.limits import Throttle
 from opsd.backup.transfers import Spool, Transfers
+from opsd.clock import DAY
 from opsd.errors import OpsdError, StoreUnavailable
 from opsd.events import Recorder
 from opsd.storage.faulty import Fault, FaultyStore, PowerCut, Stop
@@ -18,8 +21,9 @@ from opsd.storage.protocol import Store
 from opsd.verify.check import Check, CheckOptions, CheckReport
 from opsd.verify.healing import Donor, Healing
 from opsd.verify.proof import prove_objects
+from tests.support.beside import Beside
 from tests.support.copying import Copier, flip, objects
-from tests.support.pruning import Nights, noise
+from tests.support.pruning import Nights, noise, prune
 
 WAYS = [
     Stop(at=0, how=Fault.BEFORE),
@@ -145,6 +149,20 @@ def test_what_prune_dropped_does_not_come_back(nights: Nights, tmp_path: Path) -
     before = objects(nights.store)
     assert heal(nights, nights.store, [old], tmp_path).healed == {}
     assert objects(nights.store) == before
+
+
+def test_what_a_prune_drops_at_any_moment_of_a_repair_does_not_come_back(nights: Nights, tmp_path: Path) -> None:
+    old = copy_of(nights, tmp_path / "one")
+    prune(nights.world)
+    nights.clock.advance(4 * DAY)
+    happened, places = True, count()
+    while happened:
+        at = next(places)
+        each = nights.clone(tmp_path / f"{at}")
+        beside = Beside(each.store, at, partial(prune, each.world))
+        healing(each, beside, [old], tmp_path).restore(replace(each.world, store=beside).open(), ())
+        assert len(each.world.open().snapshots(marked=True)) == (2 if beside.happened else 3)
+        happened = beside.happened
 
 
 def test_removed_snapshots_come_back_with_all_that_they_need(nights: Nights, tmp_path: Path) -> None:
