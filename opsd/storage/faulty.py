@@ -66,6 +66,11 @@ class FaultyStore:
         return Counter(kind for kind, _ in self.operations)
 
     @property
+    def has_lost(self) -> bool:
+        """Whether a write was lost; if nothing was asked after it, nobody has noticed."""
+        return self._lost
+
+    @property
     def capabilities(self) -> Capabilities:
         """Those of the store itself."""
         return self._store.capabilities

@@ -1,6 +1,5 @@
 """Eight hundred days of a host: outages, jumps of the clock, both changes of the clocks, in many zones."""
 
-import os
 from collections import Counter
 from datetime import datetime
 from itertools import pairwise
@@ -12,6 +11,7 @@ import pytest
 from opsd.clock import DAY, SECOND
 from opsd.schedule import times_between
 from tests.daemon.years import HOUR, MINUTE, Host
+from tests.support.torture import TORTURE
 
 ZONES = (
     ("Europe/Paris", "04:00"),
@@ -30,7 +30,7 @@ ZONES = (
 )
 DAYS = 800
 #: All of them in scripts/torture and benchmarks/years.py; two here.
-SOME = ZONES if os.environ.get("OPSD_TORTURE") else ZONES[:2]
+SOME = ZONES if TORTURE else ZONES[:2]
 
 
 def begin(zone: str) -> int:

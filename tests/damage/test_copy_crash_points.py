@@ -12,6 +12,7 @@ from tests.support.beside import Beside
 from tests.support.copying import CHANGES, Copier, every_stop, objects
 from tests.support.engine import files
 from tests.support.pruning import Nights, noise, prune
+from tests.support.torture import TORTURE
 
 WAYS = [
     Stop(at=0, how=Fault.BEFORE),
@@ -61,7 +62,7 @@ def ripe(folder: Path) -> Nights:
 @pytest.mark.parametrize("keys", [True, False], ids=["with keys", "without"])
 def test_a_prune_and_a_backup_at_any_moment_of_a_copy_leave_the_copy_whole(tmp_path: Path, *, keys: bool) -> None:
     happened = True
-    places = iter(range(0, 1000, 3))
+    places = iter(range(0, 1000, 1 if TORTURE else 3))
     begun = ripe(tmp_path / "begun")
     while happened:
         folder = tmp_path / "world"

@@ -13,6 +13,7 @@ from tests.support.beside import Beside
 from tests.support.copying import CHANGES, Copier, every_stop
 from tests.support.engine import files
 from tests.support.pruning import Nights, prune
+from tests.support.torture import TORTURE
 
 WAYS = [Stop(at=0, how=how, kinds=CHANGES) for how in (Fault.BEFORE, Fault.AFTER, Fault.LOST)]
 
@@ -41,7 +42,9 @@ def test_a_stop_anywhere_in_a_prune_of_a_copy_loses_nothing_and_the_next_copy_an
     nights, copier = ripe(tmp_path)
     in_source = {each.id for each in nights.world.open().snapshots()}
     tried = 0
-    for each in every_stop(copier, lambda broken: broken.prune(keep_last=3), tmp_path / "stops", WAYS, step=3):
+    for each in every_stop(
+        copier, lambda broken: broken.prune(keep_last=3), tmp_path / "stops", WAYS, step=1 if TORTURE else 3
+    ):
         tried += 1
         assert each.restored().items() <= nights.truth.items()
         assert each.copy().is_sound
@@ -60,7 +63,7 @@ def test_a_prune_of_the_copy_at_any_moment_of_a_copy_leaves_both_whole(tmp_path:
     begun = ripe(tmp_path / "begun")
     for end in ("source", "target"):
         happened = True
-        places = iter(range(0, 1000, 5))
+        places = iter(range(0, 1000, 1 if TORTURE else 5))
         while happened:
             nights, copier = clones(*begun, tmp_path / "world")
             other = replace(copier)
@@ -79,7 +82,7 @@ def test_a_prune_of_the_copy_at_any_moment_of_a_copy_leaves_both_whole(tmp_path:
 def test_a_backup_and_a_copy_at_any_moment_of_a_prune_of_the_copy_leave_both_whole(tmp_path: Path) -> None:
     begun = ripe(tmp_path / "begun")
     happened = True
-    places = iter(range(0, 1000, 17))
+    places = iter(range(0, 1000, 2 if TORTURE else 17))
     while happened:
         nights, copier = clones(*begun, tmp_path / "world")
         other = replace(copier)

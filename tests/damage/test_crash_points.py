@@ -22,6 +22,7 @@ from opsd.storage.faulty import Fault, FaultyStore, PowerCut, Stop
 from opsd.storage.memory import MemoryStore
 from opsd.verify.check import Check, CheckOptions
 from tests.support.engine import SMALL, START, World, files, make_tree
+from tests.support.torture import TORTURE
 
 #: Every kind of stop; a torn write leaves so many bytes.
 WAYS = [
@@ -34,7 +35,7 @@ WAYS = [
 
 
 #: The quick form tries every fourth operation of a prune; scripts/torture tries all.
-PRUNE_STEP = 1 if "OPSD_TORTURE" in os.environ else 4
+PRUNE_STEP = 1 if TORTURE else 4
 
 
 def on_disk(root: Path) -> dict[str, bytes]:
@@ -43,13 +44,13 @@ def on_disk(root: Path) -> dict[str, bytes]:
 
 
 def stopped(world: World, stop: Stop, act: Callable[[World], object]) -> bool:
-    """Act on a store that stops; whether it stopped before the act was done."""
+    """Act on a store that stops; whether it stopped before the act was done, or lost the last that was written."""
     faulty = FaultyStore(world.store, stop)
     try:
         act(replace(world, store=faulty))
     except (PowerCut, OpsdError):
         return True
-    return False
+    return faulty.has_lost
 
 
 def every_stop(world: World, act: Callable[[World], object], folder: Path, step: int = 1) -> Iterator[World]:

@@ -1,6 +1,5 @@
 """Many writers at once, and prunes without any grace beside them: nothing that a complete snapshot needs is lost."""
 
-import os
 import random
 import threading
 from contextlib import suppress
@@ -19,9 +18,10 @@ from opsd.retention.prune import Prune, PruneOptions
 from opsd.storage.folder import FolderStore
 from opsd.verify.check import Check, CheckOptions
 from tests.support.engine import PASSPHRASE, World, files
+from tests.support.torture import TORTURE, dice
 
 #: The quick form; scripts/torture takes two dozen.
-WRITERS, ROUNDS, PRUNES = (24, 5, 12) if "OPSD_TORTURE" in os.environ else (4, 5, 12)
+WRITERS, ROUNDS, PRUNES = (24, 5, 12) if TORTURE else (4, 5, 12)
 
 
 def change(root: Path, rng: random.Random) -> None:
@@ -33,14 +33,14 @@ def change(root: Path, rng: random.Random) -> None:
         path.unlink()
 
 
-def write(world: World, root: Path, seed: int, failures: list[BaseException]) -> None:
+def write(world: World, root: Path, number: int, failures: list[BaseException]) -> None:
     """One host: several backups of a changing tree."""
-    rng = random.Random(seed)
+    rng = dice(number)
     try:
         Repository.open(world.store, world.surroundings(), Unlock(passphrase=lambda: PASSPHRASE), writer=True)
         for _ in range(ROUNDS):
             change(root, rng)
-            world.backup(files(root, label=f"host{seed}"))
+            world.backup(files(root, label=f"host{number}"))
     except BaseException as error:  # noqa: BLE001 - shown by the test
         failures.append(error)
 

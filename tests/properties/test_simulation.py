@@ -1,7 +1,5 @@
 """Years of nights: what stays is no larger than what a fresh repository of the same snapshots would be."""
 
-import os
-import random
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
@@ -13,9 +11,10 @@ from opsd.retention.policy import Rules
 from opsd.retention.prune import Prune, PruneOptions
 from opsd.verify.check import Check, CheckOptions
 from tests.support.engine import SMALL, World, files, make_tree
+from tests.support.torture import TORTURE, dice
 
 #: The quick form; scripts/torture lives through all 800.
-DAYS = 800 if "OPSD_TORTURE" in os.environ else 100
+DAYS = 800 if TORTURE else 100
 #: Later than the files that the test writes, so that the cache believes their times.
 START = 2_000_000_000 * SECOND
 FILES = 300
@@ -32,7 +31,7 @@ class Life:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._random = random.Random(800)
+        self._random = dice(800)
         self.now = {f"d{number % 5}/f{number}": self._random.randbytes(FILE_BYTES) for number in range(FILES)}
         make_tree(self.folder, self.now)
 

@@ -123,15 +123,20 @@ def every_stop(
             tried = replace(copier, folder=folder / f"{way.how}-{way.torn_at}-{at}", target=copier.target.clone())
             if (copier.folder / "state").is_dir():
                 shutil.copytree(copier.folder / "state", tried.folder / "state")
+            faulty = FaultyStore(getattr(tried, end), replace(way, at=at))
             broken = replace(tried)
-            setattr(broken, end, FaultyStore(getattr(tried, end), replace(way, at=at)))
+            setattr(broken, end, faulty)
             try:
                 act(broken)
             except (PowerCut, OpsdError):
                 yield tried
-                shutil.rmtree(tried.folder)
             else:
+                # The last write may have been lost too, and then nobody noticed.
+                if faulty.has_lost:
+                    yield tried
                 break
+            finally:
+                shutil.rmtree(tried.folder, ignore_errors=True)
 
 
 def objects(store: Store) -> dict[str, bytes]:

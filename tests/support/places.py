@@ -61,9 +61,10 @@ def _bucket(server: S3Server, folder: Path) -> Place:
     return Place(configuration=configuration, opened=lambda: S3Store(options, SystemClock()))
 
 
-def spoil(store: Store, dice: random.Random) -> None:
-    """Change one pack, cut another and remove a third, as far as there are so many."""
-    packs = sorted(info.name for info in store.list("packs/"))
+def spoil(store: Store, source: Store, dice: random.Random) -> None:
+    """Change one pack, cut another and remove a third, as far as there are so many that the source has too."""
+    there = {info.name for info in source.list("packs/")}
+    packs = sorted(info.name for info in store.list("packs/") if info.name in there)
     for name, harm in zip(dice.sample(packs, min(3, len(packs))), ("change", "cut", "remove"), strict=False):
         content = store.read(name)
         if harm == "change":

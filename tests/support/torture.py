@@ -3,11 +3,11 @@
 import os
 import random
 
-#: The round's seed; without one the tests take their quick form, whose dice fall alike each time.
+#: The round's seed; without one the tests take their quick form, and the dice fall alike each time.
 SEED = os.environ.get("OPSD_TORTURE")
 TORTURE = SEED is not None
 
 
-def dice(quick: int) -> random.Random:
-    """Dice for one test, with the seed of its quick form."""
-    return random.Random(SEED or quick)
+def dice(number: int) -> random.Random:
+    """Dice for one place in one test, which bears this number there."""
+    return random.Random(number if SEED is None else f"{SEED}-{number}")
