@@ -17,7 +17,7 @@ from threading import local
 from typing import Final
 
 from opsd.backup.limits import Throttle
-from opsd.errors import ObjectDamaged
+from opsd.errors import ObjectDamaged, ObjectNotFound
 from opsd.repository.format import digest_of
 from opsd.storage import durable
 from opsd.storage.protocol import ObjectInfo, Store
@@ -69,20 +69,29 @@ class Transfers:
         """Bring all of these; what `is_there` already has another size than in the source, and is replaced once proved.
 
         Raises:
-            ObjectNotFound: one vanished in the source. StorageError: a store failed.
+            ObjectNotFound: one vanished in the source; all others were brought. StorageError: a store failed.
         """
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="opsd-copy")
+        vanished: ObjectNotFound | None = None
         try:
-            yield from pool.map(lambda info: self._one(info, replace=is_there(info.name)), infos)
+            for each in pool.map(lambda info: self._one(info, replace=is_there(info.name)), infos):
+                if isinstance(each, ObjectNotFound):
+                    vanished = each
+                else:
+                    yield each
         finally:
             pool.shutdown(cancel_futures=True)
+        if vanished:
+            raise vanished
 
-    def _one(self, info: ObjectInfo, *, replace: bool) -> Transferred:
+    def _one(self, info: ObjectInfo, *, replace: bool) -> Transferred | ObjectNotFound:
         try:
             digest = digest_of(info.name)
             size = self._small(info, digest, replace) if info.size <= _SMALL else self._large(info, digest, replace)
         except ObjectDamaged as error:
             return Transferred(name=info.name, size=info.size, problem=error.problem)
+        except ObjectNotFound as error:
+            return error
         return Transferred(name=info.name, size=size)
 
     def _small(self, info: ObjectInfo, digest: bytes, replace: bool) -> int:  # noqa: FBT001 - passed on
