@@ -1,13 +1,22 @@
 """What check finds damaged is stored anew by the next backup, and older snapshots that share it come back whole."""
 
 import random
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+
+import pytest
 
 from opsd.clock import DAY, FixedClock
 from opsd.repository.catalog import damaged_packs
 from opsd.repository.format import digest_of
+from opsd.storage.faulty import Fault, FaultyStore, PowerCut, Stop
+from opsd.storage.memory import MemoryStore
 from opsd.verify.check import Check, CheckOptions, CheckReport
 from opsd.verify.repair import Repaired, repair
+from tests.support.copying import CHANGES
 from tests.support.engine import START, World, files, make_tree, way_to
 
 
@@ -110,3 +119,56 @@ def test_no_mark_ends_where_no_key_can_prove_the_frames(tmp_path: Path) -> None:
         flip(world, name, 30_000)
     assert mended(world, reader=False).whole == ()
     assert marked(world) == {digest_of(name) for name in names}
+
+
+# Stopped on the way
+
+
+def held(world: World) -> dict[str, dict[str, bytes]]:
+    return {each.id: world.contents(each.id) for each in world.open().snapshots()}
+
+
+def two_packs(folder: Path) -> tuple[World, str, dict[str, dict[str, bytes]]]:
+    """Two nights and what they hold; the pack of the first is marked as damaged and whole again, the other's is damaged, and an index object too."""
+    world = World.new(folder / "world", clock=FixedClock(START * 2))
+    tree = make_tree(folder / "tree", {"a": random.Random(1).randbytes(40_000)})
+    world.backup(files(tree))
+    first = max(world.store.list("packs/"), key=lambda info: info.size).name
+    flip(world, first, 5_000)
+    mended(world, share=1.0)
+    flip(world, first, 5_000)
+    make_tree(tree, {"b": random.Random(2).randbytes(30_000)})
+    world.backup(files(tree))
+    truth = held(world)
+    others = [info for info in world.store.list("packs/") if info.name != first]
+    second = max(others, key=lambda info: info.size).name
+    flip(world, second, 5_000)
+    flip(world, max(info.name for info in world.store.list("index/")), 100)
+    return world, second, truth
+
+
+@pytest.mark.slow
+def test_a_stop_anywhere_in_a_repair_without_a_copy_spoils_nothing_and_the_next_ends_well(tmp_path: Path) -> None:
+    begun, damaged, truth = two_packs(tmp_path)
+    assert isinstance(begun.store, MemoryStore)
+    tried = 0
+    for way in (Stop(at=0), *(Stop(at=0, how=how, torn_at=100, kinds=CHANGES) for how in (Fault.TORN, Fault.LOST))):
+        for at in count():
+            world = replace(begun, folder=tmp_path / f"{way.how}{at}", store=begun.store.clone())
+            shutil.copytree(begun.folder, world.folder)
+            faulty = FaultyStore(world.store, replace(way, at=at))
+            with suppress(PowerCut):
+                mended(replace(world, store=faulty), share=1.0)
+                if not faulty.has_lost:
+                    break
+            tried += 1
+            # No store that opsd writes to tears a mark; a person removes it.
+            torn = [each.object for each in checked(world).problems if each.object.startswith("marks/")]
+            for name in torn:
+                world.store.delete(name)
+            mended(world, share=1.0)
+            assert damaged_packs(world.open().marks()) == {digest_of(damaged)}
+            world.backup(files(tmp_path / "tree"))
+            assert {each.object for each in checked(world, share=1.0).problems} == {damaged}
+            assert truth.items() <= held(world).items()
+    assert tried > 15
