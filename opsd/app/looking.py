@@ -107,7 +107,7 @@ def look_at_copy(look: Look, known: Known) -> PlaceSeen:
             _seen(look, held),
             missing=_missing(known, shots),
             completed=memory.completed,
-            lost=_lost(memory, listed, known),
+            lost=_lost(memory, store, listed, known),
         )
 
 
@@ -126,7 +126,7 @@ def look_at_pull(look: Look) -> PlaceSeen:
         held = Held(listed=list(store.list("")), checked=_checked(look), shots=found.shots)
         newest = {label: shot for shot in _oldest_first(found.shots) for label in shot.labels}
         dues = [shot.due for shot in newest.values() if shot.due]
-        lost = _lost(memory, held.listed, found)
+        lost = _lost(memory, store, held.listed, found)
         seen = _seen(look, held)
         damaged = seen.damaged + found.unreadable
         return replace(seen, completed=memory.completed, due=min(dues, default=0), lost=lost, damaged=damaged)
@@ -228,14 +228,14 @@ def _missing(known: Known, there: Iterable[str]) -> int:
     return len({name for name, shot in known.shots.items() if shot.whole} - set(there))
 
 
-def _lost(memory: CopyMemory, listed: Iterable[ObjectInfo], known: Known) -> int:
+def _lost(memory: CopyMemory, store: Store, listed: Iterable[ObjectInfo], known: Known) -> int:
     """How many manifests it showed at the last visit and shows no more; where it was pruned since, nothing can be said."""
     before = memory.visit.target
     names = {info.name for info in listed}
-    if any(name.startswith("notes/") and name not in before.notes for name in names):
-        return 0
     dropped = known.dropped | before.dropped
-    return sum(name not in names and number not in dropped for name, number in before.snapshots.items())
+    gone = sum(name not in names and number not in dropped for name, number in before.snapshots.items())
+    # Listed last: a prune that is at work puts its note before it takes a manifest.
+    return 0 if gone and any(info.name not in before.notes for info in store.list("notes/")) else gone
 
 
 def _numbers_seen(session: Session) -> frozenset[Number]:

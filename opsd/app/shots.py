@@ -88,10 +88,11 @@ def of_witness(store: Store, witness: Witness, labels: Iterable[str] | None, bef
         IntegrityError, StorageError: it can't be read.
     """
     infos = list(store.list("snapshots/"))
-    notes = read_several(store, list(store.list("notes/")))
-    dropped = frozenset(number for info, content in notes for number in witness.dropped(info.name, content()))
     found = dict(statements(store, witness, infos))
     unreadable = len({info.name for info in infos} & _manifests(store) - found.keys())
+    # Read last: a prune that is at work puts its note before it takes a manifest.
+    notes = read_several(store, list(store.list("notes/")))
+    dropped = frozenset(number for info, content in notes for number in witness.dropped(info.name, content()))
     return Known(
         shots=stated(found, witness, labels),
         lost=lost({_number(each) for each in found.values()}, before, dropped, unreadable=unreadable),

@@ -140,9 +140,9 @@ def older_state(repository: Repository, state: CopyState) -> Warning | None:
 def older_unopened(store: Store, state: CopyState) -> Warning | None:
     """The same of a copy that no key opens; after a prune since the last visit nothing can be said."""
     before = state.read().visit.target
-    if any(info.name not in before.notes for info in store.list("notes/")):
-        return None
-    return _older(state, lost_numbers([info.name for info in store.list("snapshots/")], before.dropped, before))
+    lost = lost_numbers([info.name for info in store.list("snapshots/")], before.dropped, before)
+    # Listed last: a prune that is at work puts its note before it takes a manifest.
+    return None if any(info.name not in before.notes for info in store.list("notes/")) else _older(state, lost)
 
 
 def _older(state: CopyState, lost: str) -> Warning | None:
