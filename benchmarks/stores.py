@@ -7,28 +7,22 @@ file twice, and sends what the server checks; rclone syncs nothing.
 
 import argparse
 import os
-import queue
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsd.clock import SystemClock
-from opsd.storage.s3 import S3Store
-from opsd.storage.s3_client import S3Options
+from benchmarks.transfer import TRANSFERS
 from opsd.storage.sftp import SftpStore
-from opsd.storage.sftp_session import SftpOptions
 from tests.support.s3 import KEY, SECRET, S3Server, rclone_server
 from tests.support.sshd import Server, running_server
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 CIPHER = "aes128-gcm@openssh.com"
-TRANSFERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +67,13 @@ def run(command: list[str], environment: dict[str, str]) -> Figure:
 
 
 def opsd(place: Place, kind: str, way: str) -> Figure:
-    server = place.sftp.port if kind == "sftp" else place.s3.port
-    command = [sys.executable, "-m", "benchmarks.stores", "--worker", kind, way, str(server), str(place.folder)]
-    return run([*command, str(place.sftp.folder)], {})
+    if kind == "sftp":
+        where = [str(place.folder / "sftp"), str(place.sftp.key), str(place.sftp.known_hosts)]
+    else:
+        where = [KEY, SECRET]
+    port = place.sftp.port if kind == "sftp" else place.s3.port
+    command = [sys.executable, "-m", "benchmarks.transfer", kind, way, str(port), str(place.folder), *where]
+    return run(command, {})
 
 
 def rclone(place: Place, kind: str, way: str) -> Figure:
@@ -108,53 +106,6 @@ def empty(place: Place, way: str) -> None:
     for page in client.get_paginator("list_objects_v2").paginate(Bucket="bucket"):
         for entry in page.get("Contents", ()):
             client.delete_object(Bucket="bucket", Key=entry["Key"])
-
-
-def worker(kind: str, way: str, port: int, folder: Path, ssh: Path) -> None:
-    """Copy all packs, several at a time, as one process."""
-    names: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for path in (folder / "source").iterdir():
-        names.put(path.name)
-    store: SftpStore | S3Store
-    if kind == "sftp":
-        options = SftpOptions(
-            host="127.0.0.1",
-            port=port,
-            user="root",
-            path=str(folder / "sftp"),
-            key=ssh / "login",
-            known_hosts=ssh / "known_hosts",
-            connections=TRANSFERS,
-        )
-        store = SftpStore(options)
-    else:
-        endpoint = f"http://127.0.0.1:{port}"
-        store = S3Store(S3Options(bucket="bucket", endpoint=endpoint, access_key=KEY, secret_key=SECRET), SystemClock())
-
-    def taken() -> str | None:
-        try:
-            return names.get_nowait()
-        except queue.Empty:
-            return None
-
-    def fetch(name: str, buffer: memoryview) -> None:
-        length = store.read_into(f"packs/{name}", 0, buffer)
-        (folder / "restored" / name).write_bytes(buffer[:length])
-
-    def work() -> None:
-        buffer = memoryview(bytearray(32 << 20 if way == "get" else 0))
-        while (name := taken()) is not None:
-            if way == "put":
-                store.put(f"packs/{name}", folder / "source" / name)
-            else:
-                fetch(name, buffer)
-
-    with closing(store):
-        threads = [threading.Thread(target=work) for _ in range(TRANSFERS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
 
 
 TOOLS: dict[str, Callable[[Place, str, str], Figure]] = {"opsd": opsd, "rclone": rclone}
@@ -199,7 +150,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--worker"]:
-        worker(sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]), Path(sys.argv[6]))
-        sys.exit(0)
     sys.exit(main())
