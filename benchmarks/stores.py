@@ -2,7 +2,7 @@
 
 SFTP goes to one OpenSSH server with one cipher, S3 to `rclone serve s3`. Each step is one whole process (start, login and all),
 files and servers are in memory, and rounds alternate, so that a slow minute hits both. Needs what the tests need. opsd syncs every
-file twice, and sends what the server checks; rclone syncs nothing.
+file twice, and sends what the server checks; rclone syncs nothing. `benchmarks.copies` measures the whole command.
 """
 
 import argparse
@@ -57,9 +57,10 @@ def make_packs(folder: Path, count: int, size: int) -> None:
 
 
 def run(command: list[str], environment: dict[str, str]) -> Figure:
-    """Run one process to its end; raise SystemExit if it failed."""
+    """Run one process to its end, and let nobody see what it says of success; raise SystemExit if it failed."""
+    silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     start = time.perf_counter()
-    child = os.posix_spawnp(command[0], command, {**os.environ, **environment})
+    child = os.posix_spawnp(command[0], command, {**os.environ, **environment}, file_actions=silent)
     _, code, usage = os.wait4(child, 0)
     if code:
         raise SystemExit(f"{' '.join(command)} failed")
@@ -78,9 +79,13 @@ def opsd(place: Place, kind: str, way: str) -> Figure:
 
 def rclone(place: Place, kind: str, way: str) -> Figure:
     there = f":{kind}:{place.folder / 'sftp/packs' if kind == 'sftp' else 'bucket/packs'}"
-    ends = [str(place.source), there] if way == "put" else [there, str(place.restored)]
+    return rclone_copy(place, kind, *([str(place.source), there] if way == "put" else [there, str(place.restored)]))
+
+
+def rclone_copy(place: Place, kind: str, source: str, target: str) -> Figure:
+    """Copy a folder from one end to the other."""
     program = str(Path(sys.executable).with_name("rclone"))
-    command = [program, "copy", "--config", "/dev/null", "--transfers", str(TRANSFERS), *ends]
+    command = [program, "copy", "--config", "/dev/null", "--transfers", str(TRANSFERS), source, target]
     if kind == "sftp":
         options = {"HOST": "127.0.0.1", "PORT": str(place.sftp.port), "USER": "root", "CIPHERS": CIPHER}
         options |= {
@@ -140,13 +145,19 @@ def main() -> int:
                     for way in ("put", "get"):
                         empty(place, way)
                         figures.setdefault((f"{kind} {way}", name), []).append(tool(place, kind, way))
-    size = asked.packs * 32 * 1.048576
     print(f"{asked.packs} packs of 32 MiB, best of {asked.rounds}: MB/s (processor seconds of the client)")
+    show(figures, asked.packs * 32 << 20)
+    return 0
+
+
+def show(figures: dict[tuple[str, str], list[Figure]], size: int) -> None:
+    """A line per step, of so many bytes."""
     for step in dict.fromkeys(step for step, _ in figures):
         best = {name: min(figures[step, name], key=lambda figure: figure.wall) for name in TOOLS}
-        words = "  ".join(f"{name} {size / figure.wall:5.0f} ({figure.processor:.1f})" for name, figure in best.items())
+        words = "  ".join(
+            f"{name} {size / 1e6 / figure.wall:5.0f} ({figure.processor:.1f})" for name, figure in best.items()
+        )
         print(f"{step:9} {words}  opsd/rclone {best['rclone'].wall / best['opsd'].wall:.2f}")
-    return 0
 
 
 if __name__ == "__main__":

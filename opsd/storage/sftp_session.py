@@ -143,6 +143,8 @@ class Session:
         try:
             while number not in self._arrived:
                 kind, which, message = self._receive()
+                if which not in self._waiting:
+                    raise SFTPError("an answer that nobody asked for")
                 self._arrived[which] = kind, message
         except _BREAKS as error:
             self._lose(error)
