@@ -2,33 +2,27 @@
 
 SFTP goes to one OpenSSH server with one cipher, S3 to `rclone serve s3`. Each step is one whole process (start, login and all),
 files and servers are in memory, and rounds alternate, so that a slow minute hits both. Needs what the tests need. opsd syncs every
-file twice, and sends what the server checks; rclone syncs nothing.
+file twice, and sends what the server checks; rclone syncs nothing. `benchmarks.copies` measures the whole command.
 """
 
 import argparse
 import os
-import queue
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsd.clock import SystemClock
-from opsd.storage.s3 import S3Store
-from opsd.storage.s3_client import S3Options
+from benchmarks.transfer import TRANSFERS
 from opsd.storage.sftp import SftpStore
-from opsd.storage.sftp_session import SftpOptions
 from tests.support.s3 import KEY, SECRET, S3Server, rclone_server
 from tests.support.sshd import Server, running_server
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 CIPHER = "aes128-gcm@openssh.com"
-TRANSFERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +57,10 @@ def make_packs(folder: Path, count: int, size: int) -> None:
 
 
 def run(command: list[str], environment: dict[str, str]) -> Figure:
-    """Run one process to its end; raise SystemExit if it failed."""
+    """Run one process to its end, and let nobody see what it says of success; raise SystemExit if it failed."""
+    silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     start = time.perf_counter()
-    child = os.posix_spawnp(command[0], command, {**os.environ, **environment})
+    child = os.posix_spawnp(command[0], command, {**os.environ, **environment}, file_actions=silent)
     _, code, usage = os.wait4(child, 0)
     if code:
         raise SystemExit(f"{' '.join(command)} failed")
@@ -73,16 +68,24 @@ def run(command: list[str], environment: dict[str, str]) -> Figure:
 
 
 def opsd(place: Place, kind: str, way: str) -> Figure:
-    server = place.sftp.port if kind == "sftp" else place.s3.port
-    command = [sys.executable, "-m", "benchmarks.stores", "--worker", kind, way, str(server), str(place.folder)]
-    return run([*command, str(place.sftp.folder)], {})
+    if kind == "sftp":
+        where = [str(place.folder / "sftp"), str(place.sftp.key), str(place.sftp.known_hosts)]
+    else:
+        where = [KEY, SECRET]
+    port = place.sftp.port if kind == "sftp" else place.s3.port
+    command = [sys.executable, "-m", "benchmarks.transfer", kind, way, str(port), str(place.folder), *where]
+    return run(command, {})
 
 
 def rclone(place: Place, kind: str, way: str) -> Figure:
     there = f":{kind}:{place.folder / 'sftp/packs' if kind == 'sftp' else 'bucket/packs'}"
-    ends = [str(place.source), there] if way == "put" else [there, str(place.restored)]
+    return rclone_copy(place, kind, *([str(place.source), there] if way == "put" else [there, str(place.restored)]))
+
+
+def rclone_copy(place: Place, kind: str, source: str, target: str) -> Figure:
+    """Copy a folder from one end to the other."""
     program = str(Path(sys.executable).with_name("rclone"))
-    command = [program, "copy", "--config", "/dev/null", "--transfers", str(TRANSFERS), *ends]
+    command = [program, "copy", "--config", "/dev/null", "--transfers", str(TRANSFERS), source, target]
     if kind == "sftp":
         options = {"HOST": "127.0.0.1", "PORT": str(place.sftp.port), "USER": "root", "CIPHERS": CIPHER}
         options |= {
@@ -108,53 +111,6 @@ def empty(place: Place, way: str) -> None:
     for page in client.get_paginator("list_objects_v2").paginate(Bucket="bucket"):
         for entry in page.get("Contents", ()):
             client.delete_object(Bucket="bucket", Key=entry["Key"])
-
-
-def worker(kind: str, way: str, port: int, folder: Path, ssh: Path) -> None:
-    """Copy all packs, several at a time, as one process."""
-    names: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for path in (folder / "source").iterdir():
-        names.put(path.name)
-    store: SftpStore | S3Store
-    if kind == "sftp":
-        options = SftpOptions(
-            host="127.0.0.1",
-            port=port,
-            user="root",
-            path=str(folder / "sftp"),
-            key=ssh / "login",
-            known_hosts=ssh / "known_hosts",
-            connections=TRANSFERS,
-        )
-        store = SftpStore(options)
-    else:
-        endpoint = f"http://127.0.0.1:{port}"
-        store = S3Store(S3Options(bucket="bucket", endpoint=endpoint, access_key=KEY, secret_key=SECRET), SystemClock())
-
-    def taken() -> str | None:
-        try:
-            return names.get_nowait()
-        except queue.Empty:
-            return None
-
-    def fetch(name: str, buffer: memoryview) -> None:
-        length = store.read_into(f"packs/{name}", 0, buffer)
-        (folder / "restored" / name).write_bytes(buffer[:length])
-
-    def work() -> None:
-        buffer = memoryview(bytearray(32 << 20 if way == "get" else 0))
-        while (name := taken()) is not None:
-            if way == "put":
-                store.put(f"packs/{name}", folder / "source" / name)
-            else:
-                fetch(name, buffer)
-
-    with closing(store):
-        threads = [threading.Thread(target=work) for _ in range(TRANSFERS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
 
 
 TOOLS: dict[str, Callable[[Place, str, str], Figure]] = {"opsd": opsd, "rclone": rclone}
@@ -189,17 +145,20 @@ def main() -> int:
                     for way in ("put", "get"):
                         empty(place, way)
                         figures.setdefault((f"{kind} {way}", name), []).append(tool(place, kind, way))
-    size = asked.packs * 32 * 1.048576
     print(f"{asked.packs} packs of 32 MiB, best of {asked.rounds}: MB/s (processor seconds of the client)")
-    for step in dict.fromkeys(step for step, _ in figures):
-        best = {name: min(figures[step, name], key=lambda figure: figure.wall) for name in TOOLS}
-        words = "  ".join(f"{name} {size / figure.wall:5.0f} ({figure.processor:.1f})" for name, figure in best.items())
-        print(f"{step:9} {words}  opsd/rclone {best['rclone'].wall / best['opsd'].wall:.2f}")
+    show(figures, asked.packs * 32 << 20)
     return 0
 
 
+def show(figures: dict[tuple[str, str], list[Figure]], size: int) -> None:
+    """A line per step, of so many bytes."""
+    for step in dict.fromkeys(step for step, _ in figures):
+        best = {name: min(figures[step, name], key=lambda figure: figure.wall) for name in TOOLS}
+        words = "  ".join(
+            f"{name} {size / 1e6 / figure.wall:5.0f} ({figure.processor:.1f})" for name, figure in best.items()
+        )
+        print(f"{step:9} {words}  opsd/rclone {best['rclone'].wall / best['opsd'].wall:.2f}")
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--worker"]:
-        worker(sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]), Path(sys.argv[6]))
-        sys.exit(0)
     sys.exit(main())

@@ -48,17 +48,22 @@ class Completed:
 
 
 def run(
-    arguments: Sequence[str], *, timeout: float, environment: Mapping[str, str] | None = None, given: bytes = b""
+    arguments: Sequence[str],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+    given: bytes = b"",
+    kept: bool = True,
 ) -> Completed:
     """Run a program to its end; `timeout` in seconds, 0 for none.
 
-    `environment` replaces ours; `given` is what the program reads on standard input.
+    `environment` replaces ours; `given` is what the program reads on standard input; what it writes is dropped, however much, unless `kept`.
 
     Raises:
         ProgramFailed: it can't be started, ran out of time, or wrote more than 64 MiB. An exit code is a result, not an error.
     """
     with _started(arguments, environment, timeout, given) as program:
-        output = program.read_whole()
+        output = program.read_whole(kept=kept)
         return Completed(status=program.wait(), output=output, error_text=program.errors.text())
 
 
@@ -217,12 +222,13 @@ class _Program:
         if timeout:
             self._timer.start()
 
-    def read_whole(self) -> bytes:
-        """All of a short output."""
+    def read_whole(self, *, kept: bool = True) -> bytes:
+        """All of a short output; of any output nothing, unless it is `kept`."""
         whole = bytearray()
         buffer = memoryview(bytearray(_STEP))
         while self._has_more() and (count := self.output.readinto(buffer)):
-            whole += buffer[:count]
+            if kept:
+                whole += buffer[:count]
             if len(whole) > OUTPUT_BYTES:
                 raise ProgramFailed(f"{self.name} wrote more than {OUTPUT_BYTES // 1024 // 1024} MiB")
         return bytes(whole)

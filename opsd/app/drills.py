@@ -20,7 +20,7 @@ from opsd.app.version import version
 from opsd.backup.copy_state import CopyState, older_state, refuse_foreign
 from opsd.clock import stamp
 from opsd.credentials import described, resolve
-from opsd.errors import OpsdError, StorageError, TryLater
+from opsd.errors import RUN_CHECK, OpsdError, StorageError, TryLater
 from opsd.events import Reporter, Total, Warning
 from opsd.repository.local import HostState
 from opsd.repository.opening import Unlock
@@ -67,6 +67,8 @@ def drill(
     except TryLater:
         raise
     except OpsdError as error:
+        if error.hint == RUN_CHECK:
+            error.hint = f"run 'opsd check {f'--copy {name} ' if name else ''}--repair', then drill again"
         told |= of_error(error)
     except OSError as error:
         told |= of_error(OpsdError(f"{error.filename or 'scratch'}: {(error.strerror or str(error)).lower()}"))
@@ -228,9 +230,11 @@ class _Noting:
         self._inner.stage(name, total)
 
     def warn(self, warning: Warning) -> None:
-        """Keep it."""
-        self.notices.append(f"{warning.subject}: {warning.problem}")
-        self._inner.warn(warning)
+        """Keep it, once: each server that is started for a piece says the same of its programs."""
+        text = f"{warning.subject}: {warning.problem}"
+        if text not in self.notices:
+            self.notices.append(text)
+            self._inner.warn(warning)
 
     def tell(self, text: str) -> None:
         """Keep it."""

@@ -23,6 +23,7 @@ from opsd.cli.progress import Listener, listening
 from opsd.credentials import references
 from opsd.errors import OpsdError, UsageError
 from opsd.verify.drill_record import DrillRecord, DrillRecords
+from opsd.verify.expectations import Verdict
 
 _COLUMNS = (
     Column("DRILL"),
@@ -218,12 +219,11 @@ def _kit_line(records: Sequence[DrillRecord], zone: tzinfo) -> str:
 
 
 def _print(record: DrillRecord, zone: tzinfo) -> None:
-    where = f"copy {record.copy}" if record.copy else "the repository itself"
     if record.error:
         output.error(_error(record.error))
     if record.snapshot:
         output.line(
-            f"drill of snapshot {record.snapshot[:8]} ({output.moment(record.snapshot_time, zone)}) from {where}, by {record.key}"
+            f"drill of snapshot {record.snapshot[:8]} ({output.moment(record.snapshot_time, zone)}) from {_where(record)}, by {record.key}"
         )
         for source in record.sources:
             output.line(f"  {source['label']:14} {_came_back(source)}")
@@ -233,6 +233,10 @@ def _print(record: DrillRecord, zone: tzinfo) -> None:
             output.line(f"  check {check['name']}: passed")
     _print_deviations(record)
     output.line(_last_line(record))
+
+
+def _where(record: DrillRecord) -> str:
+    return f"copy {record.copy}" if record.copy else "the repository itself"
 
 
 def _error(told: Mapping[str, Any]) -> OpsdError:
@@ -276,6 +280,10 @@ def _print_deviations(record: DrillRecord) -> None:
 
 def _last_line(record: DrillRecord) -> str:
     text = f"{record.verdict} in {output.duration(record.seconds)}"
+    if record.error:
+        text += f", from {_where(record)}"
+    elif record.verdict == Verdict.RED and not record.seeded:
+        text += "; docs/runbook.md says what to do"
     if record.seeded and not record.error:
         found = [each for each in record.faults if each["found"]]
         text += f"; {len(found)} of {output.count(len(record.faults), 'seeded fault')} found"

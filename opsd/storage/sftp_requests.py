@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import paramiko
 from paramiko import sftp
-from paramiko.sftp import int64
 
-from opsd.storage.sftp_session import Refused, Session
+from opsd.storage.sftp_session import Refused, Session, text
 from opsd.values import dataclass
 
 #: Requests under way in one transfer: with the largest blocks they fill OpenSSH's window of 2 MiB several times.
@@ -29,6 +28,8 @@ _REPLACE = "posix-rename@openssh.com"
 _SPACE = "statvfs@openssh.com"
 
 _NEW = sftp.SFTP_FLAG_WRITE | sftp.SFTP_FLAG_CREATE | sftp.SFTP_FLAG_EXCL
+_PERMISSIONS = 4
+_NO_ATTRIBUTES = bytes(4)
 
 
 class SyncRefused(Refused):
@@ -55,10 +56,13 @@ class Space:
     read_only: bool
 
 
-def _attributes(mode: int) -> paramiko.SFTPAttributes:
-    attributes = paramiko.SFTPAttributes()
-    attributes.st_mode = mode
-    return attributes
+def _mode(mode: int) -> bytes:
+    """Attributes (section 5): nothing but the permissions."""
+    return _number(_PERMISSIONS) + _number(mode)
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(4)
 
 
 def _entry(name: str, attributes: paramiko.SFTPAttributes) -> Entry:
@@ -78,7 +82,7 @@ def _parsed(name: str, message: paramiko.Message) -> Entry:
 
 def look(session: Session, path: str) -> Entry:
     """What stands at a path; a link is not followed."""
-    return _looked(session, session.ask(sftp.CMD_LSTAT, path), path)
+    return _looked(session, session.ask(sftp.CMD_LSTAT, text(path)), path)
 
 
 def _looked(session: Session, number: int, path: str) -> Entry:
@@ -88,15 +92,15 @@ def _looked(session: Session, number: int, path: str) -> Entry:
 
 def new_file(session: Session, path: str) -> bytes:
     """The handle of a new file, 0600 less the server's umask; Refused if there is one."""
-    _, message = session.call(sftp.CMD_OPEN, path, _NEW, _attributes(0o600))
+    _, message = session.call(sftp.CMD_OPEN, text(path), _number(_NEW), _mode(0o600))
     return message.get_string()
 
 
 def open_file(session: Session, path: str) -> tuple[bytes, Entry]:
     """The handle of a file to read, and what it is, in one round trip."""
     numbers = (
-        session.ask(sftp.CMD_LSTAT, path),
-        session.ask(sftp.CMD_OPEN, path, sftp.SFTP_FLAG_READ, paramiko.SFTPAttributes()),
+        session.ask(sftp.CMD_LSTAT, text(path)),
+        session.ask(sftp.CMD_OPEN, text(path), _number(sftp.SFTP_FLAG_READ), _NO_ATTRIBUTES),
     )
     entry = _looked(session, numbers[0], path)
     _, message = session.answer(numbers[1])
@@ -105,12 +109,12 @@ def open_file(session: Session, path: str) -> tuple[bytes, Entry]:
 
 def close(session: Session, handle: bytes) -> None:
     """Close a file."""
-    session.call(sftp.CMD_CLOSE, handle)
+    session.call(sftp.CMD_CLOSE, text(handle))
 
 
 def modified(session: Session, handle: bytes) -> int:
     """When an open file was written to, in seconds, by the server's clock."""
-    _, message = session.call(sftp.CMD_FSTAT, handle)
+    _, message = session.call(sftp.CMD_FSTAT, text(handle))
     return _parsed("", message).modified
 
 
@@ -121,7 +125,7 @@ def write_whole(session: Session, handle: bytes, blocks: Iterable[bytes]) -> Non
     for block in blocks:
         if len(waiting) == _DEPTH:
             session.answer(waiting.popleft())
-        waiting.append(session.ask(sftp.CMD_WRITE, handle, int64(offset), block))
+        waiting.append(session.ask(sftp.CMD_WRITE, text(handle), offset.to_bytes(8), _number(len(block)), block))
         offset += len(block)
     while waiting:
         session.answer(waiting.popleft())
@@ -131,7 +135,7 @@ def sync(session: Session, handle: bytes) -> None:
     """Make a file durable, with the names that it has by now, where the server can; SyncRefused if that failed."""
     if can_sync(session):
         try:
-            session.call(sftp.CMD_EXTENDED, _SYNC, handle)
+            session.call(sftp.CMD_EXTENDED, text(_SYNC), text(handle))
         except Refused as refused:
             raise SyncRefused(refused.code, str(refused)) from refused
 
@@ -146,7 +150,7 @@ def read_whole(session: Session, handle: bytes, buffer: memoryview, offset: int)
     waiting: deque[tuple[int, int, int]] = deque()
 
     def ask(start: int, length: int) -> tuple[int, int, int]:
-        return session.ask(sftp.CMD_READ, handle, int64(offset + start), length), start, length
+        return session.ask(sftp.CMD_READ, text(handle), (offset + start).to_bytes(8), _number(length)), start, length
 
     begun = 0
     while begun < len(buffer) or waiting:
@@ -178,20 +182,20 @@ def _block(session: Session, number: int) -> bytes:
 
 def rename(session: Session, source: str, target: str) -> None:
     """Give a file another name, never over another file (OpenSSH links, then unlinks)."""
-    session.call(sftp.CMD_RENAME, source, target)
+    session.call(sftp.CMD_RENAME, text(source), text(target))
 
 
 def replace(session: Session, source: str, target: str) -> None:
     """Give a file the name of another at once."""
     if not session.offers(_REPLACE):
         raise Refused(sftp.SFTP_OP_UNSUPPORTED, f"the server lacks {_REPLACE}")
-    session.call(sftp.CMD_EXTENDED, _REPLACE, source, target)
+    session.call(sftp.CMD_EXTENDED, text(_REPLACE), text(source), text(target))
 
 
 def remove(session: Session, path: str) -> None:
     """Remove a file; one that is not there is no error."""
     try:
-        session.call(sftp.CMD_REMOVE, path)
+        session.call(sftp.CMD_REMOVE, text(path))
     except Refused as refused:
         if refused.code != sftp.SFTP_NO_SUCH_FILE:
             raise
@@ -200,7 +204,7 @@ def remove(session: Session, path: str) -> None:
 def make_folders(session: Session, paths: Sequence[str]) -> Refused | None:
     """Make folders 0700, parents before children; the first refusal, also for one that is there already."""
     first = None
-    for number in [session.ask(sftp.CMD_MKDIR, path, _attributes(0o700)) for path in paths]:
+    for number in [session.ask(sftp.CMD_MKDIR, text(path), _mode(0o700)) for path in paths]:
         try:
             session.answer(number)
         except Refused as refused:
@@ -213,7 +217,7 @@ def space(session: Session, path: str) -> Space | None:
     if not session.offers(_SPACE):
         return None
     try:
-        _, message = session.call(sftp.CMD_EXTENDED, _SPACE, path)
+        _, message = session.call(sftp.CMD_EXTENDED, text(_SPACE), text(path))
     except Refused:
         return None
     values = [message.get_int64() for _ in range(11)]
@@ -228,7 +232,7 @@ def list_folders(session: Session, paths: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _list_some(session: Session, paths: Sequence[str]) -> list[tuple[str, list[Entry] | None]]:
-    numbers = [session.ask(sftp.CMD_OPENDIR, path) for path in paths]
+    numbers = [session.ask(sftp.CMD_OPENDIR, text(path)) for path in paths]
     found: dict[str, list[Entry] | None] = {}
     reading: dict[str, bytes] = {}
     for path, number in zip(paths, numbers, strict=True):
@@ -239,10 +243,12 @@ def _list_some(session: Session, paths: Sequence[str]) -> list[tuple[str, list[E
     ahead = 1
     while reading:
         asked = [
-            (path, session.ask(sftp.CMD_READDIR, handle)) for path, handle in reading.items() for _ in range(ahead)
+            (path, session.ask(sftp.CMD_READDIR, text(handle)))
+            for path, handle in reading.items()
+            for _ in range(ahead)
         ]
         ended = {path for path, number in asked if not _read_names(session, number, found[path])}
-        closing = [session.ask(sftp.CMD_CLOSE, reading.pop(path)) for path in ended]
+        closing = [session.ask(sftp.CMD_CLOSE, text(reading.pop(path))) for path in ended]
         for number in closing:
             session.answer(number)
         ahead = min(2 * ahead, _MOST_AHEAD)

@@ -3,12 +3,14 @@
 Promise: nobody logs in to a server whose key does not stand in known_hosts. Every request gets its answer, or the session
 is lost: StoreUnavailable, and it is good for nothing any more.
 
-paramiko's own SFTP methods wait for each answer, hide the server's status codes and know neither its extensions nor its
-limits. So requests go through the protected methods beneath them (`_async_request`, `_read_response`), here and nowhere else.
+paramiko's own SFTP client waits for each answer, hides the server's status codes and knows neither its extensions nor its
+limits. So requests and answers are packed and unpacked here (draft-ietf-secsh-filexfer-02, section 3), above its channel.
 """
 
+import itertools
 import logging
 import socket
+import struct
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +18,7 @@ import paramiko
 from paramiko.sftp import CMD_EXTENDED, CMD_INIT, CMD_STATUS, CMD_VERSION, SFTP_OK, SFTPError
 
 from opsd.errors import StorageError, StoreUnavailable
+from opsd.storage.sftp_packets import MOST_DATA, FastPacketizer, Pipe, send_all
 from opsd.values import dataclass
 
 # What paramiko's threads log would else reach the terminal by logging's last resort; failures are raised.
@@ -28,6 +31,9 @@ _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac
 #: What every server takes (draft-ietf-secsh-filexfer-02, section 3), and the most that is asked of one that takes more.
 _LEAST_BLOCK = 32 << 10
 _MOST_BLOCK = 255 << 10
+
+#: OpenSSH's SFTP_MAX_MSG_LENGTH.
+_MOST_ANSWER = 256 << 10
 
 #: What may fail in paramiko when a connection breaks.
 _BREAKS = (paramiko.SSHException, SFTPError, EOFError, OSError)
@@ -53,6 +59,12 @@ class SftpOptions:
         return f"{self.user}@{self.host}:{self.path}"
 
 
+def text(value: str | bytes) -> bytes:
+    """A path, a handle or data, as a part of a request."""
+    raw = value.encode(errors="surrogateescape") if isinstance(value, str) else value
+    return len(raw).to_bytes(4) + raw
+
+
 class Refused(Exception):
     """The server did not do it; `code` is one of draft-ietf-secsh-filexfer-02, section 7."""
 
@@ -61,60 +73,37 @@ class Refused(Exception):
         self.code = code
 
 
-class _Client(paramiko.SFTPClient):
-    """paramiko's client, which forgets the extensions that the server offers."""
-
-    extensions: frozenset[str]
-
-    def _send_version(self) -> int:
-        wire: Any = self
-        hello = paramiko.Message()
-        hello.add_int(3)
-        wire._send_packet(CMD_INIT, hello)  # noqa: SLF001 - see the module's docstring
-        kind, body = wire._read_packet()  # noqa: SLF001 - see the module's docstring
-        if kind != CMD_VERSION:
-            raise SFTPError("no SFTP server")
-        message = paramiko.Message(body)
-        version = message.get_int()
-        offered = set()
-        while message.get_remainder():
-            offered.add(message.get_text())
-            message.get_string()
-        self.extensions = frozenset(offered)
-        return version
-
-    def _write_all(self, out: bytes) -> None:
-        # A packet goes out in pieces of 32 KiB: of a view, what is left need not be copied each time (a fifth of the time).
-        super()._write_all(memoryview(out))  # type: ignore[misc]
-
-
-class _Answers:
-    """Where paramiko delivers what the server answers, in any order."""
-
-    def __init__(self) -> None:
-        self.arrived: dict[int, tuple[int, paramiko.Message]] = {}
-
-    def _async_response(self, kind: int, message: paramiko.Message, number: int) -> None:
-        self.arrived[number] = (kind, message)
-
-
 class Session:
     """Requests and their answers; for one thread at a time. Close it when done."""
 
     def __init__(self, client: paramiko.SSHClient, channel: paramiko.Channel, name: str) -> None:
         self._connection = client
+        self._channel = channel
         self._name = name
-        self._answers = _Answers()
+        self._numbers = itertools.count(1)
         self._waiting: set[int] = set()
+        self._arrived: dict[int, tuple[int, paramiko.Message]] = {}
         self._lost = False
-        self._client: Any = _Client(channel)
+        self._extensions = self._greet()
         self.read_block, self.write_block = self._limits()
+
+    def _greet(self) -> frozenset[str]:
+        """Agree on version 3, the only one that OpenSSH speaks; the extensions that the server offers."""
+        send_all(self._channel, struct.pack(">IBI", 5, CMD_INIT, 3))
+        kind, _, message = self._receive()
+        if kind != CMD_VERSION:
+            raise SFTPError("no SFTP server")
+        offered = set()
+        while message.get_remainder():
+            offered.add(message.get_text())
+            message.get_string()
+        return frozenset(offered)
 
     def _limits(self) -> tuple[int, int]:
         """How many bytes to ask for and to send at a time."""
         if not self.offers("limits@openssh.com"):
             return _LEAST_BLOCK, _LEAST_BLOCK
-        _, message = self.call(CMD_EXTENDED, "limits@openssh.com")
+        _, message = self.call(CMD_EXTENDED, text("limits@openssh.com"))
         message.get_int64()  # Of a whole packet.
         # Zero: the server has no limit to tell.
         read, write = (message.get_int64() or _LEAST_BLOCK for _ in range(2))
@@ -122,7 +111,7 @@ class Session:
 
     def offers(self, extension: str) -> bool:
         """Whether the server knows this extension."""
-        return extension in self._client.extensions
+        return extension in self._extensions
 
     @property
     def is_lost(self) -> bool:
@@ -134,10 +123,12 @@ class Session:
         """Whether somebody else may use it: alive, and no answer is under way."""
         return not self._lost and not self._waiting
 
-    def ask(self, kind: int, *parts: Any) -> int:
-        """Send a request; its number leads to the answer."""
+    def ask(self, kind: int, *parts: bytes) -> int:
+        """Send a request, made of these parts one after the other; its number leads to the answer."""
+        number = next(self._numbers)
+        body = sum(map(len, parts))
         try:
-            number: int = self._client._async_request(self._answers, kind, *parts)  # noqa: SLF001 - see the module
+            send_all(self._channel, b"".join((struct.pack(">IBI", 5 + body, kind, number), *parts)))
         except _BREAKS as error:
             self._lose(error)
         self._waiting.add(number)
@@ -150,17 +141,37 @@ class Session:
             Refused: the answer is a status other than OK.
         """
         try:
-            while number not in self._answers.arrived:
-                self._client._read_response()  # noqa: SLF001 - see the module's docstring
+            while number not in self._arrived:
+                kind, which, message = self._receive()
+                if which not in self._waiting:
+                    raise SFTPError("an answer that nobody asked for")
+                self._arrived[which] = kind, message
         except _BREAKS as error:
             self._lose(error)
         self._waiting.discard(number)
-        kind, message = self._answers.arrived.pop(number)
+        kind, message = self._arrived.pop(number)
         if kind == CMD_STATUS and (code := message.get_int()) != SFTP_OK:
             raise Refused(code, message.get_string().decode(errors="replace"))
         return kind, message
 
-    def call(self, kind: int, *parts: Any) -> tuple[int, paramiko.Message]:
+    def _receive(self) -> tuple[int, int, paramiko.Message]:
+        """The next packet of the server: its kind, its number, and what it holds."""
+        length, kind, number = struct.unpack(">IBI", self._take(9))
+        if not 5 <= length <= _MOST_ANSWER:
+            raise SFTPError(f"an answer of {length} bytes")
+        return kind, number, paramiko.Message(self._take(length - 5))
+
+    def _take(self, count: int) -> bytes:
+        pieces = []
+        while count:
+            piece = self._channel.recv(count)
+            if not piece:
+                raise paramiko.SSHException("it was closed")
+            pieces.append(piece)
+            count -= len(piece)
+        return b"".join(pieces)
+
+    def call(self, kind: int, *parts: bytes) -> tuple[int, paramiko.Message]:
         """Send a request and wait for its answer."""
         return self.answer(self.ask(kind, *parts))
 
@@ -252,7 +263,7 @@ def _dial(options: SftpOptions) -> socket.socket:
 
 
 def _transport(connection: Any, **more: Any) -> paramiko.Transport:
-    transport = paramiko.Transport(connection, **more)
+    transport = paramiko.Transport(connection, packetizer_class=FastPacketizer, **more)
     security = transport.get_security_options()
     security.ciphers = _CIPHERS
     security.digests = _MACS
@@ -263,8 +274,9 @@ def _open_session(client: paramiko.SSHClient, options: SftpOptions) -> Session:
     transport = client.get_transport()
     if transport is None:
         raise EOFError("the connection was closed")
-    channel = transport.open_session(timeout=options.timeout)
+    channel = transport.open_session(max_packet_size=MOST_DATA, timeout=options.timeout)
     channel.settimeout(options.timeout)
+    channel.in_buffer = Pipe()  # type: ignore[assignment] # Of paramiko's it has what a channel calls.
     try:
         channel.invoke_subsystem("sftp")
         return Session(client, channel, str(options))

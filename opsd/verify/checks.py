@@ -3,9 +3,11 @@
 Promise: each ends within its time, whatever it does, and its answer is a value; none reaches a live system but to compare with it.
 """
 
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,9 +110,9 @@ def carry_out(check: DrillCheck, places: Places, live: Live) -> CheckResult:
     return CheckResult(check=check, seconds=time.monotonic() - began, deviation=deviation)
 
 
-def not_run(check: DrillCheck, why: str) -> CheckResult:
+def not_run(check: DrillCheck, why: str, severity: Verdict = Verdict.DEVIATING) -> CheckResult:
     """A check that nothing could be asked of."""
-    return CheckResult(check=check, seconds=0.0, deviation=_deviation(check, f"was not run: {why}", Verdict.DEVIATING))
+    return CheckResult(check=check, seconds=0.0, deviation=_deviation(check, f"was not run: {why}", severity))
 
 
 def _deviation(check: DrillCheck, problem: str, severity: Verdict) -> Deviation:
@@ -118,7 +120,7 @@ def _deviation(check: DrillCheck, problem: str, severity: Verdict) -> Deviation:
 
 
 def _command(command: Sequence[str], check: DrillCheck, places: Places) -> None:
-    done = run(command, timeout=check.timeout, environment=places.environment(check.source))
+    done = run(command, timeout=check.timeout, environment=places.environment(check.source), kept=False)
     if done.status:
         raise _Wrong(f"{command[0]} {ending(done.status)}{said(done.error_text)}")
 
@@ -193,7 +195,8 @@ def _demand_near(restored: list[tuple[Any, ...]], lively: list[tuple[Any, ...]],
 
 
 def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise _Wrong("must return a number") from None
+    """Raises _Wrong: it is none, or none that is near another: nothing is far from NaN."""
+    with suppress(TypeError, ValueError, OverflowError):
+        if math.isfinite(number := float(value)):
+            return number
+    raise _Wrong("must return a number")

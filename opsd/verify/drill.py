@@ -59,7 +59,10 @@ class Drill:
             run = PieceRun(reader, report, self._scratch, self._options, self._reporter)
             waiting = run.carry_out(piece, waiting, self._clock)
         for check in waiting:
-            report.checked(checks.not_run(check, _reason(check, reader, report)))
+            # What a site asks of a database must be true of its newest state: one that is gone there is no mere lack of an answer.
+            gone = _lacks_database(check, reader) and report.snapshot.id == report.newest.id
+            severity = Verdict.RED if gone else Verdict.DEVIATING
+            report.checked(checks.not_run(check, _reason(check, reader, report), severity))
         if self._options.seed and not report.faults:
             problem = "there was nothing to damage"
             report.deviates(Deviation(source="", subject="seeded failure", problem=problem, severity=Verdict.FAILED))
@@ -100,9 +103,16 @@ def _reason(check: DrillCheck, reader: SnapshotReader, report: DrillReport) -> s
             return closed.problem
         if check.source not in report.sources:
             return f"the snapshot has no source {check.source}"
+        if _lacks_database(check, reader):
+            return f"the snapshot has no database {check.database}"
         if report.piece_count == 1 or check.database:
             return "what it asks did not come back"
     return "scratch is too small for all that it asks at once"
+
+
+def _lacks_database(check: DrillCheck, reader: SnapshotReader) -> bool:
+    trees = [tree for tree in reader.trees() if (tree.label, tree.kind) == (check.source, POSTGRESQL)]
+    return bool(check.database and trees and check.database not in databases_of(trees[0]))
 
 
 def _opened(repository: Repository, now: int) -> tuple[SnapshotReader, DrillReport]:
@@ -162,10 +172,6 @@ def _require_room(planned: Sequence[Piece], room: int) -> None:
             part = max(piece.parts, key=lambda each: each.size)
             name = f"{part.source}/{part.database}" if part.database else part.source
             raise RestoreError(
-                f"the scratch folder has no room for {name}: it takes {_shown(piece.size)}, and {_shown(room)} may be used",
+                f"the scratch folder has no room for {name}: it takes {-(-piece.size >> 20):,} MiB, and {room >> 20:,} MiB may be used",
                 hint="make room there, or name a folder on a larger disk: drill.scratch",
             )
-
-
-def _shown(size: int) -> str:
-    return f"{-(-size >> 20):,} MiB"

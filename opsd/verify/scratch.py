@@ -78,9 +78,13 @@ def opened(place: Path, others: tuple[str, ...], reporter: Reporter) -> Iterator
     with _locked(place):
         clear_leftovers(place, reporter)
         folder = place / f"drill-{secrets.token_hex(8)}"
-        with _refusals(place):
-            folder.mkdir(mode=0o700)
-            _mark(folder)
+        try:
+            with _refusals(place):
+                folder.mkdir(mode=0o700)
+                _mark(folder)
+        except RestoreError:
+            _drop_unmarked(folder)
+            raise
         try:
             yield Scratch(folder=folder, neighbours=neighbours)
         finally:
@@ -154,8 +158,15 @@ def clear_leftovers(place: Path, reporter: Reporter) -> None:
             _end(folder)
             reporter.tell(f"cleared {folder}, which a drill that was cut off had left")
         else:
-            with suppress(OSError):  # Made, and cut off before it was marked: only an empty one goes.
-                folder.rmdir()
+            _drop_unmarked(folder)
+
+
+def _drop_unmarked(folder: Path) -> None:
+    """Made, and cut off or out of room before it was marked: only an empty one goes, or one with an empty marker."""
+    with suppress(OSError):
+        if os.listdir(folder) == [_MARKER] and not (folder / _MARKER).lstat().st_size:
+            (folder / _MARKER).unlink()
+        folder.rmdir()
 
 
 def _is_marked(folder: Path) -> bool:

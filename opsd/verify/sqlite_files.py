@@ -47,4 +47,9 @@ def answer(path: bytes | Path, sql: str, timeout: float) -> list[tuple[Any, ...]
     end = time.monotonic() + timeout
     with opened(path) as connection:
         connection.set_progress_handler(lambda: time.monotonic() > end, 100_000)
-        return connection.execute(sql).fetchmany(2)
+        try:
+            return connection.execute(sql).fetchmany(2)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            raise sqlite3.OperationalError(f"ran longer than its limit of {timeout:g} s and was stopped") from error

@@ -136,6 +136,17 @@ def test_a_copy_that_lost_all_of_a_kind_is_red(tmp_path: Path, kind: str, told: 
     assert told in ran.json["error"]["text"]
 
 
+def test_a_red_drill_names_the_copy_and_the_next_step(tmp_path: Path) -> None:
+    desk = made(tmp_path, ', checks: [{command: ["false"]}]')
+    assert desk.run("drill").text.splitlines()[-1].endswith("; docs/runbook.md says what to do")
+    (settings,) = (tmp_path / "disk" / "settings").iterdir()
+    settings.write_bytes(settings.read_bytes()[:-1] + b"x")
+    ran = desk.run("drill")
+    assert ran.code == 4
+    assert "run 'opsd check --copy disk --repair', then drill again" in " ".join(ran.err.split())
+    assert ran.text.strip().endswith("from copy disk")
+
+
 def test_a_copy_that_lags_says_why_its_snapshot_is_an_older_one(tmp_path: Path) -> None:
     desk = made(tmp_path)
     assert "newest snapshot of this host" not in desk.run("drill").err

@@ -258,6 +258,7 @@ def test_checks_of_the_site_are_asked_of_what_was_restored(tmp_path: Path) -> No
   {source: crm, sql: "select id from customer"},
   {source: crm, sql: "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n", timeout: 0.2s},
   {command: [sh, -c, 'test -f "$OPSD_DRILL_FILES"/www/*/hello.txt || find "$OPSD_DRILL_FILES/www" -name hello.txt | grep -q .']},
+  {source: crm, sql: "select 9e999", live: 5}, {command: [sh, -c, "head -c 70000000 /dev/zero"]},
   {command: [sh, -c, "test -z \\"$OPSD_CONFIG\\"; echo no >&2; exit 3"]}, {command: [/no/such]}, {command: [sleep, "60"], timeout: 0.2s}]"""
     desk = made(tmp_path, checks)
     execute(tmp_path / "crm.db", "DELETE FROM customer WHERE id <= 8")
@@ -270,7 +271,9 @@ def test_checks_of_the_site_are_asked_of_what_was_restored(tmp_path: Path) -> No
         "returned 0 instead of true",
         "no such column: x",
         "must return one truth value, and returned more",
-        "interrupted",
+        "ran longer than its limit of 0.2 s and was stopped",
+        None,
+        "must return a number",
         None,
         "sh exited with 3: no",
         "there is no program /no/such",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 from pathlib import Path
 
@@ -60,6 +61,24 @@ def test_what_a_killed_drill_left_is_cleared_and_nothing_else(tmp_path: Path) ->
     assert not unmarked.exists()
     assert all((folder / "restored").exists() for folder in (moved, other, foreign, elsewhere))
     assert any(str(own) in line for line in recorder.lines)
+
+
+def test_a_place_without_room_for_the_marker_keeps_no_folder(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(RestoreError, match="can't be used"), opened(tmp_path, (), Recorder()):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == [".opsd-drill.lock"]
+
+
+def test_what_was_cut_off_before_its_marker_was_written_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "drill-0123456789abcdef").mkdir()
+    (tmp_path / "drill-0123456789abcdef" / ".opsd-drill").touch()
+    with opened(tmp_path, (), Recorder()) as scratch:
+        assert {path.name for path in tmp_path.iterdir()} == {".opsd-drill.lock", scratch.folder.name}
 
 
 def test_a_process_that_is_no_server_of_the_leftover_is_left_alone(tmp_path: Path) -> None:
