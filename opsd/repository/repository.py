@@ -3,11 +3,12 @@
 Promise: everything returned was verified; what can't be read is reported, never silently left out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-from opsd.clock import DAY, Clock
+from opsd.clock import DAY, SECOND, Clock
 from opsd.errors import IntegrityError, ObjectDamaged, ObjectNotFound, SnapshotUnknown
 from opsd.events import Reporter, Warning
 from opsd.model import SnapshotSummary
@@ -27,6 +28,9 @@ from opsd.storage.protocol import ObjectInfo, Store
 from opsd.storage.several import read_several
 from opsd.values import dataclass
 
+#: How far ahead of this clock a snapshot may be dated, in ns.
+_CLOCK_TOLERANCE: Final = 3600 * SECOND
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -37,6 +41,12 @@ class Surroundings:
     clock: Clock
     reporter: Reporter
     host: str
+
+
+def _is_ahead(summary: SnapshotSummary, every: Iterable[Manifest]) -> bool:
+    """Whether the same writer took a later one that is dated before it."""
+    later = (each.summary for each in every if each.summary.writer == summary.writer)
+    return any(each.sequence > summary.sequence and each.started < summary.started for each in later)
 
 
 class Repository:
@@ -222,7 +232,25 @@ class Repository:
         )
 
     def _newest_first(self, before: int | None) -> Iterator[Manifest]:
-        """Manifests that prune has not marked, each read when it is asked for: most often the first is meant."""
+        """Manifests that prune has not marked, the newest first; those that a wrong clock dated ahead of later ones come last."""
+        found = self._by_name(before)
+        first = next(found, None)
+        if first is None:
+            return
+        if time_of(first.summary.name) <= self.around.clock.now() + _CLOCK_TOLERANCE:
+            yield first
+            yield from found
+            return
+        every = [first, *found]
+        ahead = [each.summary for each in every if _is_ahead(each.summary, every)]
+        for summary in ahead:
+            problem = "it is dated in the future, and older than others of its host"
+            hint = f"the clock was wrong then; restore it by its id, {summary.id[:8]}"
+            self.place.reporter.warn(Warning(subject=f"snapshot {summary.id[:8]}", problem=problem, hint=hint))
+        yield from sorted(every, key=lambda each: each.summary in ahead)
+
+    def _by_name(self, before: int | None) -> Iterator[Manifest]:
+        """Those by the time in their names, each read when it is asked for: most often the first is meant."""
         doomed = self._doomed()
         for info in sorted(self.place.store.list("snapshots/"), key=lambda each: each.name, reverse=True):
             try:

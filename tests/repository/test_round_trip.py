@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opsd.clock import FixedClock
+from opsd.clock import DAY, FixedClock
 from opsd.model import Outcome
 from opsd.repository.catalog import footer_of
 from opsd.repository.format import Kind, name_for
@@ -277,6 +277,21 @@ def test_latest_passes_over_a_safety_snapshot(tmp_path: Path, tree: Path) -> Non
     clock.advance(10**12)
     world.backup(files(tree), job="safety")
     assert world.open().find("latest").summary.id == part
+
+
+def test_latest_is_what_was_taken_last_whatever_a_wrong_clock_called_it(tmp_path: Path, tree: Path) -> None:
+    clock = FixedClock(2_000_000_000_000_000_000)
+    world = World.new(tmp_path / "world", clock=clock)
+    world.backup(files(tree))
+    clock.advance(365 * DAY)
+    ahead = world.backup(files(tree)).snapshot.id
+    clock.advance(-364 * DAY)
+    assert world.open().find("latest").summary.id == ahead  # Nothing newer is there.
+    newest = world.backup(files(tree)).snapshot.id
+    assert world.open().find("latest").summary.id == newest
+    assert {warning.subject for warning in world.recorder.warnings} == {f"snapshot {ahead[:8]}"}
+    clock.advance(-10 * DAY)  # Whose own clock is behind still gets what was taken last.
+    assert world.open().find("latest").summary.id == newest
 
 
 def test_the_newest_snapshot_is_found_by_reading_one_manifest(tmp_path: Path, tree: Path) -> None:
