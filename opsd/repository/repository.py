@@ -3,7 +3,7 @@
 Promise: everything returned was verified; what can't be read is reported, never silently left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -41,12 +41,6 @@ class Surroundings:
     clock: Clock
     reporter: Reporter
     host: str
-
-
-def _is_ahead(summary: SnapshotSummary, every: Iterable[Manifest]) -> bool:
-    """Whether the same writer took a later one that is dated before it."""
-    later = (each.summary for each in every if each.summary.writer == summary.writer)
-    return any(each.sequence > summary.sequence and each.started < summary.started for each in later)
 
 
 class Repository:
@@ -207,7 +201,7 @@ class Repository:
 
         Raises:
             SnapshotUnknown: none, or several.
-            ObjectDamaged: its manifest can't be read.
+            ObjectDamaged: its manifest can't be read, or that of none.
         """
         if text != "latest":
             return self._by_prefix(text)
@@ -225,6 +219,8 @@ class Repository:
         for choice in ("complete", "usual", "any"):
             if choice in found:
                 return found[choice]
+        for info in self._listed(before):
+            self.manifest(info)  # None is whole, and this says why.
         when = "" if before is None else " that old"
         raise SnapshotUnknown(
             f"the repository holds no snapshot{when}",
@@ -242,7 +238,8 @@ class Repository:
             yield from found
             return
         every = [first, *found]
-        ahead = [each.summary for each in every if _is_ahead(each.summary, every)]
+        summaries = [each.summary for each in every]
+        ahead = [each for each in summaries if each.is_ahead_of(summaries)]
         for summary in ahead:
             problem = "it is dated in the future, and older than others of its host"
             hint = f"the clock was wrong then; restore it by its id, {summary.id[:8]}"
@@ -251,15 +248,18 @@ class Repository:
 
     def _by_name(self, before: int | None) -> Iterator[Manifest]:
         """Those by the time in their names, each read when it is asked for: most often the first is meant."""
-        doomed = self._doomed()
-        for info in sorted(self.place.store.list("snapshots/"), key=lambda each: each.name, reverse=True):
+        for info in self._listed(before):
             try:
-                if info.name not in doomed and (before is None or time_of(info.name) <= before):
-                    yield self.manifest(info)
+                yield self.manifest(info)
             except ObjectDamaged as error:
                 self._tell(error)
             except ObjectNotFound:
                 continue
+
+    def _listed(self, before: int | None) -> list[ObjectInfo]:
+        doomed = self._doomed()
+        infos = sorted(self.place.store.list("snapshots/"), key=lambda each: each.name, reverse=True)
+        return [info for info in infos if info.name not in doomed and (before is None or time_of(info.name) <= before)]
 
     def _by_prefix(self, text: str) -> Manifest:
         infos = [

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from opsd.clock import DAY, FixedClock
+from opsd.errors import ObjectDamaged
 from opsd.model import Outcome
 from opsd.repository.catalog import footer_of
 from opsd.repository.format import Kind, name_for
@@ -303,6 +304,14 @@ def test_the_newest_snapshot_is_found_by_reading_one_manifest(tmp_path: Path, tr
         older.delete(snapshot.name)
     repository = replace(world, store=_ListingOf(older, world.store)).open()
     assert repository.find("latest").summary.id == made[-1].id
+
+
+def test_where_every_manifest_is_damaged_that_is_told_not_that_there_is_no_snapshot(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    name = world.backup(files(tree)).snapshot.name
+    world.store.put(name, b"other bytes", replace=True)
+    with pytest.raises(ObjectDamaged, match=name):
+        world.open().find("latest")
 
 
 def test_a_snapshot_whose_run_failed_after_all_is_not_the_latest(tmp_path: Path, tree: Path) -> None:
