@@ -219,10 +219,14 @@ class Repository:
         for choice in ("complete", "usual", "any"):
             if choice in found:
                 return found[choice]
+        raise self._none(before)
+
+    def _none(self, before: int | None) -> SnapshotUnknown:
+        """That no snapshot is there; ObjectDamaged is raised where some are listed, since none of them is whole."""
         for info in self._listed(before):
-            self.manifest(info)  # None is whole, and this says why.
+            self.manifest(info)
         when = "" if before is None else " that old"
-        raise SnapshotUnknown(
+        return SnapshotUnknown(
             f"the repository holds no snapshot{when}",
             hint="'opsd snapshots' lists what is there; 'opsd backup' makes one",
         )
