@@ -8,15 +8,17 @@ import pytest
 
 from opsd.repository.local import HostState
 from tests.support.command_line import Desk, contents
+from tests.support.sites import Keeper
 
 pytestmark = pytest.mark.slow
 
 PLACES = ("repository", "disk", "usb")
 
 
-@pytest.fixture
-def host(desk: Desk) -> Desk:
-    """A host with three snapshots of random files, in a repository and two filled copies."""
+@pytest.fixture(scope="module")
+def keeper(tmp_path_factory: pytest.TempPathFactory) -> Keeper:
+    """Keeps a host with three snapshots of random files, in a repository and two filled copies."""
+    desk = Desk.at(tmp_path_factory.mktemp("host") / "desk")
     root = desk.tree()
     copies = f"copies: {{disk: {{folder: {desk.folder}/disk}}, usb: {{folder: {desk.folder}/usb}}}}"
     desk = desk.configured(f"www: {{files: {{paths: [{root}]}}}}", copies)
@@ -25,7 +27,14 @@ def host(desk: Desk) -> Desk:
         (root / f"more{number}").write_bytes(os.urandom(200_000))
         desk.ok("backup")
     desk.ok("copy")
-    return desk
+    return Keeper(desk.folder)
+
+
+@pytest.fixture
+def host(keeper: Keeper) -> Desk:
+    """That host, as it was first made."""
+    folder = keeper.touched().folder
+    return Desk(folder=folder, environment={"OPSD_CONFIG": f"{folder}/opsd.yaml"})
 
 
 def packs(host: Desk, place: str) -> list[Path]:
