@@ -3,7 +3,7 @@
 Promise: plain, frozen, without behaviour that touches a disk, a clock or a key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -121,6 +121,11 @@ class SnapshotSummary:
     added_bytes: int
     version: str
     marked: bool = False
+
+    def is_ahead_of(self, others: Iterable["SnapshotSummary"]) -> bool:
+        """Whether its writer's clock was wrong: a later one among the others is dated before it."""
+        later = (each for each in others if each.writer == self.writer and each.sequence > self.sequence)
+        return any(each.started < self.started for each in later)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

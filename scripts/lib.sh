@@ -96,7 +96,7 @@ make_environment() {
   run_quietly "installing $2" "${pip[@]}" install --no-deps --require-hashes --only-binary :all: -r "$checkout/$2"
   run_quietly "installing opsd" "${pip[@]}" install --no-deps --no-build-isolation --no-index -e "$checkout"
   printf '%s' "$wanted" >"$1/stamp-$2"
-  say "set-up done"
+  say "set-up of ${1##*/} done"
 }
 
 # ensure_environment DIR LOCK: $environment, whole, with the packages of the lock.

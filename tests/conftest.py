@@ -9,6 +9,9 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tests.support.passphrases import make_passphrases_cheap
+
+make_passphrases_cheap()
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

@@ -5,10 +5,12 @@ told to make a new repository there.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from opsd.backup.copy_state import CopyState
+from opsd.backup.copy_state import CopyState, refuse_foreign
+from opsd.backup.places import StorePlace
 from opsd.clock import local
 from opsd.errors import HistoryDisagrees, NotARepository, OpsdError, StoreGone
 from opsd.events import Warning
@@ -16,6 +18,10 @@ from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
 from opsd.settings import Settings
 from opsd.storage.folder import FolderStore
+from opsd.storage.protocol import Store
+
+if TYPE_CHECKING:
+    from opsd.app.session import Session
 
 
 @contextmanager
@@ -34,6 +40,25 @@ def filled(settings: Settings, copy: str | None) -> Iterator[None]:
             hint = "is the right disk mounted there, the right account used? nothing was written"
             raise HistoryDisagrees(f"copy {copy} was filled before, and now {error}", hint=hint) from error
         raise NotARepository(f"copy {copy} was never filled: {error}", hint="fill it: run 'opsd copy'") from error
+
+
+def opened_copy(session: "Session", name: str, place: StorePlace, stack: ExitStack) -> Store | None:
+    """The store of a copy or pull; None as long as it was never filled.
+
+    Raises:
+        HistoryDisagrees: it was, and holds nothing. NotARepository: it holds another repository. StorageError: it can't be read.
+    """
+    before = CopyState(session.settings.state, name).read().repository
+    try:
+        with filled(session.settings, name):
+            store = stack.enter_context(session.opener.opened(place))
+            held = repository_id(store)
+        refuse_foreign(held, before, name)
+    except NotARepository:
+        if before:
+            raise
+        return None
+    return store
 
 
 def repository_of(settings: Settings, copy: str) -> str:

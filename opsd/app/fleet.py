@@ -9,11 +9,11 @@ from functools import partial
 from typing import Final
 
 from opsd import clock
+from opsd.app.emptied import opened_copy
 from opsd.app.session import Session
-from opsd.backup.copy_state import CopyState, refuse_foreign
-from opsd.backup.listings import expected
+from opsd.backup.copy_state import CopyState
 from opsd.backup.places import StorePlace
-from opsd.errors import ConfigurationError, NotARepository, OpsdError, StoreGone
+from opsd.errors import ConfigurationError, OpsdError
 from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
 from opsd.values import dataclass
@@ -73,18 +73,10 @@ def _own_hosts(session: Session) -> tuple[Host, ...]:
 
 
 def _hosts_of(session: Session, name: str, place: StorePlace) -> tuple[Host, ...]:
-    before = CopyState(session.settings.state, name).read()
-    filled = bool(before.repository)
     with ExitStack() as stack:
-        try:
-            with expected(f"copy {name}", filled=filled):
-                store = stack.enter_context(session.opener.opened(place))
-            refuse_foreign(repository_id(store), before.repository, name)
-            return hosts(store, bytes.fromhex(before.owner))
-        except (StoreGone, NotARepository):
-            if filled:
-                raise
-            return ()
+        store = opened_copy(session, name, place, stack)
+        owner = CopyState(session.settings.state, name).read().owner
+        return hosts(store, bytes.fromhex(owner)) if store else ()
 
 
 def _watched(session: Session, kind: str, name: str, look: Callable[[], tuple[Host, ...]]) -> Iterator[Watched]:

@@ -29,9 +29,10 @@ from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
 from opsd.repository.repository import Repository
 from opsd.storage.protocol import Store
+from opsd.verify.advice import advice_for_copy
 from opsd.verify.check import Check, CheckOptions, CheckReport, Problem, missing_slots
 from opsd.verify.healing import Donor, Healing, healed_report
-from opsd.verify.proof import NO_KEY, prove_objects
+from opsd.verify.proof import NO_KEY, UNOPENED, prove_objects
 
 
 def check_copy(session: Session) -> CheckReport:
@@ -45,7 +46,7 @@ def check_copy(session: Session) -> CheckReport:
     try:
         repository = _opened(session)
     except IntegrityError as error:
-        report = prove_objects(session.store, session.reporter)
+        report = replace(prove_objects(session.store, session.reporter), notices=(UNOPENED,))
         problem = Problem(object=f"copy {name}", problem=f"it can't be opened: {error}", hint=error.hint)
         named = any(each.object.startswith("settings/") for each in report.problems)
         return report if named else replace(report, problems=(*report.problems, problem))
@@ -53,6 +54,12 @@ def check_copy(session: Session) -> CheckReport:
         report = prove_objects(session.store, session.reporter)
         return replace(report, problems=(*report.problems, *_unopened(session)))
     return _check_opened(session, repository, 1.0)
+
+
+def healable(report: CheckReport, copy: str) -> CheckReport:
+    """The same of a copy that nobody has tried to heal yet."""
+    problems = tuple(replace(each, hint=advice_for_copy(each.hint, copy)) for each in report.problems)
+    return replace(report, problems=problems)
 
 
 def require_filled(session: Session) -> None:
@@ -78,9 +85,13 @@ def _check_opened(session: Session, repository: Repository, share: float) -> Che
 
 def _unopened(session: Session) -> tuple[Problem, ...]:
     """What can be told without a key of objects that are gone."""
+    return (*missing_slots(session.store), *gone_from_copy(session))
+
+
+def gone_from_copy(session: Session) -> tuple[Problem, ...]:
+    """That the copy shows an older state of itself, as far as that can be told without a key."""
     older = older_unopened(session.store, CopyState(session.settings.state, session.access.copy or ""))
-    found = (Problem(object=older.subject, problem=older.problem, hint=older.hint),) if older else ()
-    return (*missing_slots(session.store), *found)
+    return (Problem(object=older.subject, problem=older.problem, hint=older.hint),) if older else ()
 
 
 def _opened(session: Session) -> Repository | None:
@@ -126,13 +137,18 @@ def heal(session: Session, report: CheckReport) -> tuple[CheckReport, dict[str, 
             left = (each for each in report.problems if _is_object(each.object) and each.object not in healing.healed)
             return replace(report, problems=(*left, *_unopened(session))), healing.healed
         healing.drop_runs(repository, names)
-        unopened = bool(session.access.copy) and NO_KEY in report.notices
-        lost = _check_opened(session, repository, 0.0).lost if unopened else report.lost
+        unopened = bool(session.access.copy) and not {NO_KEY, UNOPENED}.isdisjoint(report.notices)
+        # What a manifest needs is known once it is whole.
+        lost = _again(session, repository).lost if unopened or healing.healed else report.lost
         healing.restore(repository, lost)
         if not healing.healed:
             return report, {}
-        again = _check_opened(session, repository, 0.0) if session.access.copy else check(session, CheckOptions())
-        return healed_report(report, again, healing.healed), healing.healed
+        return healed_report(report, _again(session, repository), healing.healed), healing.healed
+
+
+def _again(session: Session, repository: Repository) -> CheckReport:
+    """Check once more, without reading packs."""
+    return _check_opened(session, repository, 0.0) if session.access.copy else check(session, CheckOptions())
 
 
 def _names(report: CheckReport) -> list[str]:
@@ -166,7 +182,8 @@ def _healing(session: Session) -> Iterator[Healing]:
             try:
                 store: Store = stack.enter_context(session.opener.opened(place))
             except StorageError as error:
-                session.reporter.warn(Warning(subject=f"healing from {name}", problem=str(error), hint=error.hint))
+                hint = None if isinstance(error, StoreGone) else error.hint  # 'opsd init' is for a first repository.
+                session.reporter.warn(Warning(subject=f"healing from {name}", problem=str(error), hint=hint))
                 continue
             transfers = Transfers(source=store, target=session.store, spool=own, throttle=throttle)
             donors.append(Donor(name=name, transfers=transfers))

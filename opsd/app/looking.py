@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import field, replace
 
-from opsd.app.emptied import filled
+from opsd.app.emptied import filled, opened_copy
 from opsd.app.session import Session
 from opsd.app.shots import Known, Shot, of_repository, of_witness, stated, statements
 from opsd.app.slices import Verifying, verifying
-from opsd.backup.copy_state import CopyMemory, CopyState, refuse_foreign
-from opsd.backup.listings import expected
+from opsd.backup.copy_state import CopyMemory, CopyState
 from opsd.backup.places import FolderPlace, StorePlace
-from opsd.errors import NotARepository, StorageError, StoreGone
+from opsd.errors import StorageError
 from opsd.monitor.observed import PlaceSeen, Point
 from opsd.repository.local import HostState
 from opsd.repository.opening import repository_id
@@ -95,7 +94,7 @@ def look_at_copy(look: Look, known: Known) -> PlaceSeen:
     """
     memory = CopyState(look.session.settings.state, look.name).read()
     with ExitStack() as stack:
-        store = _opened(look, memory, stack)
+        store = opened_copy(look.session, look.name, look.place, stack)
         if store is None:
             return replace(_seen(look, Held(listed=(), checked=Checked())), missing=_missing(known, ()))
         listed = list(store.list(""))
@@ -119,7 +118,7 @@ def look_at_pull(look: Look) -> PlaceSeen:
     """
     memory = CopyState(look.session.settings.state, look.name).read()
     with ExitStack() as stack:
-        store = _opened(look, memory, stack)
+        store = opened_copy(look.session, look.name, look.place, stack)
         if store is None:
             return _seen(look, Held(listed=(), checked=Checked()))
         found = of_witness(store, Witness.of(store, bytes.fromhex(memory.owner)), None, ())
@@ -130,20 +129,6 @@ def look_at_pull(look: Look) -> PlaceSeen:
         seen = _seen(look, held)
         damaged = seen.damaged + found.unreadable
         return replace(seen, completed=memory.completed, due=min(dues, default=0), lost=lost, damaged=damaged)
-
-
-def _opened(look: Look, memory: CopyMemory, stack: ExitStack) -> Store | None:
-    """The store; None as long as it was never filled."""
-    filled = bool(memory.repository)
-    try:
-        with expected(f"copy {look.name}", filled=filled):
-            store = stack.enter_context(look.session.opener.opened(look.place))
-        refuse_foreign(repository_id(store), memory.repository, look.name)
-    except (StoreGone, NotARepository):
-        if filled:
-            raise
-        return None
-    return store
 
 
 def _unknown(

@@ -147,7 +147,7 @@ def _settled(found: _Found, last: PlaceSeen, now: int) -> PlaceSeen:
         return last
     gone = isinstance(found.error, IntegrityError | NotARepository | StoreGone)
     lost = max(last.lost, last.snapshots) if gone else last.lost
-    return replace(last, error=str(found.error), hint=found.error.hint or "", failed=now, lost=lost)
+    return replace(last, error=str(found.error), hint=found.error.hint or "", failed=now, lost=lost, free=None)
 
 
 def _sources(settings: Settings, known: Known, before: Observed | None) -> dict[str, SourceSeen]:

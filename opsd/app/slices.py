@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from opsd.app.healing import require_filled
+from opsd.app.healing import gone_from_copy, require_filled
 from opsd.app.session import Session
 from opsd.app.upkeep import check
 from opsd.repository.local import HostState
@@ -46,14 +46,19 @@ def check_due(session: Session) -> CheckReport:
         HistoryDisagrees: the copy was filled before, and is empty. StorageError: it can't be read.
     """
     copy = session.access.copy
-    now = session.clock.now()
     if copy is None:
-        packs = due(list(session.store.list("packs/")), _file(session).read(), now)
+        packs = due(list(session.store.list("packs/")), _file(session).read(), session.clock.now())
         return check(session, CheckOptions(names=frozenset(info.name for info in packs)))
     how = verifying(session.settings, copy)
     if how.verify == "off":
         return replace(prove_some(session.store, (), (), session.reporter), notices=(f"verify is off for copy {copy}",))
     require_filled(session)
+    report = _slice_of_copy(session, how)
+    return replace(report, problems=(*report.problems, *gone_from_copy(session)))
+
+
+def _slice_of_copy(session: Session, how: Verifying) -> CheckReport:
+    now = session.clock.now()
     listed = sorted(session.store.list(""), key=lambda info: info.name)
     chosen = due(listed, _file(session).read(), now, budget=None if how.verify == "checksum" else how.budget)
     bucket = bucket_of(session.store)

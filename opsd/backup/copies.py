@@ -24,6 +24,7 @@ from opsd.backup.listings import (
     refuse_emptied,
     refuse_marked,
     refuse_other,
+    refuse_replaced,
 )
 from opsd.backup.transfers import Spool, Transfers
 from opsd.clock import Clock
@@ -147,6 +148,8 @@ class Copy:
             target = list_target(self._target)
         self._there = dict(target)
         refuse_emptied(source, target, before, self._name)
+        if before.repository and not any(name.startswith("settings/") and name in target for name in source):
+            refuse_replaced(self._source, before.repository, self._name)
         refuse_other(self._source, self._target, source, target, self._name)
         witness = partial(self._vouching, before)
         known = before.visit.source.joined(before.visit.target)

@@ -103,6 +103,20 @@ def refuse_emptied(source: Listing, target: Listing, before: CopyMemory, name: s
             )
 
 
+def refuse_replaced(source: Store, wanted: str, name: str) -> None:
+    """Refuse a source that is not the repository (its id in hex) that the copy was filled from.
+
+    Raises:
+        NotARepository: it is another.
+    """
+    found = repository_id(source).hex()
+    if found != wanted:
+        raise NotARepository(
+            f"the source of copy {name} is another repository now, {found[:16]}; the copy holds {wanted[:16]}",
+            hint="was it made anew? the copy still restores; give that of the new one another name and place",
+        )
+
+
 def refuse_other(source: Store, target: Store, listed: Listing, there: Listing, name: str) -> None:
     """Refuse a target that holds something else.
 

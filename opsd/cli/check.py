@@ -1,11 +1,12 @@
 """`opsd check`: whether all that is stored is still what it was."""
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from opsd.app.healing import check_copy, heal, heal_unopened
+from opsd.app.healing import check_copy, heal, heal_unopened, healable
 from opsd.app.recording import Record, recorded
 from opsd.app.running import tracked
 from opsd.app.session import Session
@@ -14,10 +15,13 @@ from opsd.app.upkeep import check, mend, sample
 from opsd.cli import output
 from opsd.cli.coverage import coverage_json, coverage_text
 from opsd.cli.options import described, reading_options, reason_option, session
-from opsd.errors import UsageError
+from opsd.errors import StorageError, UsageError
+from opsd.events import Warning
 from opsd.verify.check import CheckReport, Problem
 from opsd.verify.healing import OVER
+from opsd.verify.proof import NO_SNAPSHOT
 from opsd.verify.repair import Repaired
+from opsd.verify.slices import Coverage
 
 
 def _share(given: dict[str, Any]) -> float:
@@ -44,8 +48,8 @@ def _share(given: dict[str, Any]) -> float:
     "has whole is taken from there. With --copy, every object of that copy is compared with its name, for which no key is needed, and with this host's "
     "key, that nothing a snapshot needs is missing; --repair then takes from the repository and the other copies. "
     "With --due, run each night, only so much data is read that all of it is read again within 30 days; a copy may state how, and a budget. "
-    "Exits with 4 if anything is damaged and was not healed, with 3 if the keys of a key domain are not at hand, so that its frames could "
-    "not be decrypted.",
+    "Exits with 4 if anything is damaged and was not healed, with 3 if a copy holds no snapshot yet, or if the keys of a key domain are not at hand, so "
+    "that its frames could not be decrypted.",
     """{"problems": [{"object", "problem", "snapshots": [id], "paths": ["SOURCE:PATH"], "hint"}], "notices": [text], "snapshots": number,
     "packs", "packs_read", "bytes_read", "bytes_stored", "decoded": bool, "closed": frames that were not decrypted as the keys of their
     domain are not at hand}; paths are those in the newest snapshot affected;
@@ -82,13 +86,13 @@ def command(**given: Any) -> int:
         _recorded(opened, given) as record,
     ):
         report, healed = _checked(opened, share, given)
-        covered = remember(opened, report, is_slice=given["due"])
+        covered = _remembered(opened, report, given)
         how = verifying(opened.settings, opened.access.copy).verify
         mended = mend(opened, report) if given["mends"] and not given["proved"] else None
-        code = 4 if report.problems else 3 if report.closed else 0
+        code = _code(report, is_kept=bool(covered) or not opened.has_state())
         counts = _counts(report, mended, healed, given["proved"])
         code = run.ended(record.ended(code, **counts) if record else code, **counts)
-    known = {problem.object for problem in report.problems}
+    known = {problem.object for problem in report.problems} | healed.keys() | {f"copy {given['proved']}"}
     output.warnings([warning for warning in listener.warnings if warning.subject not in known])
     if given["as_json"]:
         coverage = {"coverage": coverage_json(covered, how) if covered else None}
@@ -106,6 +110,21 @@ def command(**given: Any) -> int:
         if mended and (report.problems or mended.whole):
             output.line(_mended(mended))
     return code
+
+
+def _code(report: CheckReport, *, is_kept: bool) -> int:
+    if report.problems:
+        return 4
+    return 3 if report.closed or NO_SNAPSHOT in report.notices or not is_kept else 0
+
+
+def _remembered(opened: Session, report: CheckReport, given: dict[str, Any]) -> Coverage | None:
+    """How far all was read; where that can't be kept, what was found is told all the same."""
+    try:
+        return remember(opened, report, is_slice=given["due"])
+    except StorageError as error:
+        opened.reporter.warn(Warning(subject="state", problem=str(error), hint=error.hint))
+        return None
 
 
 def _recorded(opened: Session, given: dict[str, Any]) -> AbstractContextManager[Record | None]:
@@ -136,10 +155,18 @@ def _refuse_nonsense(given: dict[str, Any]) -> None:
 
 
 def _checked(opened: Session, share: float, given: dict[str, Any]) -> tuple[CheckReport, dict[str, str]]:
-    """What a check finds, and what was healed on the way if that was asked for."""
+    """What a check finds, and what was healed on the way if that was asked for; a copy without any snapshot says so."""
+    report, healed = _found(opened, share, given)
+    is_off = given["due"] and verifying(opened.settings, opened.access.copy).verify == "off"
+    if opened.access.copy and not (report.snapshots or report.problems or is_off):
+        report = replace(report, notices=(*report.notices, NO_SNAPSHOT))
+    return report, healed
+
+
+def _found(opened: Session, share: float, given: dict[str, Any]) -> tuple[CheckReport, dict[str, str]]:
     if given["proved"]:
         report = check_due(opened) if given["due"] else check_copy(opened)
-        return heal(opened, report) if given["mends"] else (report, {})
+        return heal(opened, report) if given["mends"] else (healable(report, given["proved"]), {})
     if not given["mends"]:
         return _looked(opened, share, given), {}
     first = heal_unopened(opened)
@@ -211,5 +238,6 @@ def _summary(report: CheckReport) -> str:
     if report.packs_read:
         depth = "decrypted" if report.decoded else "not decrypted"
         how = f", {report.packs_read:,} read ({depth})"
-    verdict = output.count(len(report.problems), "problem") if report.problems else "no problem found"
+    fine = "nothing to restore" if NO_SNAPSHOT in report.notices else "no problem found"
+    verdict = output.count(len(report.problems), "problem") if report.problems else fine
     return f"{looked}{how}: {verdict}"

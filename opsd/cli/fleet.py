@@ -56,6 +56,9 @@ def _print(found: Sequence[Watched], zone: tzinfo) -> None:
             output.error(each.error, of=each.place)
         if each.standing is Standing.UNFILLED:
             output.problem(f"{each.place} was never filled", "run 'opsd copy'")
+        if each.standing is Standing.AHEAD and each.host:
+            hint = "set its clock right; while that snapshot is there, nobody can tell whether the host is late"
+            output.problem(f"{each.place}: a snapshot of {each.host.label} is dated in the future", hint)
     output.table(_COLUMNS, [_row(each, zone) for each in found])
 
 

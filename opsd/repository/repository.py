@@ -6,8 +6,9 @@ Promise: everything returned was verified; what can't be read is reported, never
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-from opsd.clock import DAY, Clock
+from opsd.clock import DAY, SECOND, Clock
 from opsd.errors import IntegrityError, ObjectDamaged, ObjectNotFound, SnapshotUnknown
 from opsd.events import Reporter, Warning
 from opsd.model import SnapshotSummary
@@ -26,6 +27,9 @@ from opsd.storage.durable import private_folder
 from opsd.storage.protocol import ObjectInfo, Store
 from opsd.storage.several import read_several
 from opsd.values import dataclass
+
+#: How far ahead of this clock a snapshot may be dated, in ns.
+_CLOCK_TOLERANCE: Final = 3600 * SECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +201,7 @@ class Repository:
 
         Raises:
             SnapshotUnknown: none, or several.
-            ObjectDamaged: its manifest can't be read.
+            ObjectDamaged: its manifest can't be read, or that of none.
         """
         if text != "latest":
             return self._by_prefix(text)
@@ -215,23 +219,51 @@ class Repository:
         for choice in ("complete", "usual", "any"):
             if choice in found:
                 return found[choice]
+        raise self._none(before)
+
+    def _none(self, before: int | None) -> SnapshotUnknown:
+        """That no snapshot is there; ObjectDamaged is raised where some are listed, since none of them is whole."""
+        for info in self._listed(before):
+            self.manifest(info)
         when = "" if before is None else " that old"
-        raise SnapshotUnknown(
+        return SnapshotUnknown(
             f"the repository holds no snapshot{when}",
             hint="'opsd snapshots' lists what is there; 'opsd backup' makes one",
         )
 
     def _newest_first(self, before: int | None) -> Iterator[Manifest]:
-        """Manifests that prune has not marked, each read when it is asked for: most often the first is meant."""
-        doomed = self._doomed()
-        for info in sorted(self.place.store.list("snapshots/"), key=lambda each: each.name, reverse=True):
+        """Manifests that prune has not marked, the newest first; those that a wrong clock dated ahead of later ones come last."""
+        found = self._by_name(before)
+        first = next(found, None)
+        if first is None:
+            return
+        if time_of(first.summary.name) <= self.around.clock.now() + _CLOCK_TOLERANCE:
+            yield first
+            yield from found
+            return
+        every = [first, *found]
+        summaries = [each.summary for each in every]
+        ahead = [each for each in summaries if each.is_ahead_of(summaries)]
+        for summary in ahead:
+            problem = "it is dated in the future, and older than others of its host"
+            hint = f"the clock was wrong then; restore it by its id, {summary.id[:8]}"
+            self.place.reporter.warn(Warning(subject=f"snapshot {summary.id[:8]}", problem=problem, hint=hint))
+        yield from sorted(every, key=lambda each: each.summary in ahead)
+
+    def _by_name(self, before: int | None) -> Iterator[Manifest]:
+        """Those by the time in their names, each read when it is asked for: most often the first is meant."""
+        for info in self._listed(before):
             try:
-                if info.name not in doomed and (before is None or time_of(info.name) <= before):
-                    yield self.manifest(info)
+                yield self.manifest(info)
             except ObjectDamaged as error:
                 self._tell(error)
             except ObjectNotFound:
                 continue
+
+    def _listed(self, before: int | None) -> list[ObjectInfo]:
+        doomed = self._doomed()
+        infos = sorted(self.place.store.list("snapshots/"), key=lambda each: each.name, reverse=True)
+        return [info for info in infos if info.name not in doomed and (before is None or time_of(info.name) <= before)]
 
     def _by_prefix(self, text: str) -> Manifest:
         infos = [

@@ -13,7 +13,7 @@ from opsd.backup.places import FolderPlace, S3Place, SftpPlace, StorePlace
 from opsd.settings.retention import RETENTION
 from opsd.settings.shapes import Converted, Key, Kind, MapOf, OneOf, Record, Value
 from opsd.settings.stated import CopySettings, PullSettings
-from opsd.settings.values import HOST, LABEL, PATH, SECRET, TEXT, choice, number, size
+from opsd.settings.values import HOST, LABEL, PATH, SECRET, TEXT, choice, number, size, text
 
 _TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 _RATE: Final = r"([0-9]{1,6}) ?(kbit|Mbit|Gbit|KiB|MiB|GiB)/s"
@@ -48,6 +48,15 @@ def _shown_rate(rate: int) -> str:
     return f"{rate // _UNITS[unit]} {unit}/s"
 
 
+def _remote(content: str) -> str:
+    if content.startswith("~"):
+        raise ValueError(
+            "no shell reads ~ there: a path that does not begin with / is taken from where the login leads"
+        )
+    return text(content)
+
+
+REMOTE: Final = Value(what="a path", convert=_remote, json={"type": "string", "pattern": "^[^~]"})
 HOURS: Final = Value(what="hours", convert=_hours, json={"type": "string", "pattern": f"^{_HOURS}$"})
 RATE: Final = Value(
     what="a rate such as 20 Mbit/s", convert=_rate, json={"type": "string", "pattern": f"^{_RATE}$"}, show=_shown_rate
@@ -87,7 +96,7 @@ SFTP: Final = Record(
         "host": Key(HOST, "The server.", required=True),
         "port": Key(number(1, 65_535), "Its port."),
         "user": Key(TEXT, "The login, of its own for this host.", required=True),
-        "path": Key(TEXT, "The folder, absolute or from where the login leads.", required=True),
+        "path": Key(REMOTE, "The folder, absolute or from where the login leads.", required=True),
         "key": Key(SECRET, "The private key, without a passphrase.", required=True),
         "known_hosts": Key(_KNOWN_HOSTS, "The file with the server's key; no other is accepted.", required=True),
     },

@@ -12,7 +12,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from opsd.backup.places import FolderPlace, S3Place, StorePlace
+from opsd.backup.places import FolderPlace, S3Place, SftpPlace, StorePlace
 from opsd.errors import ConfigurationError
 from opsd.settings.alerts import salvaged_contacts
 from opsd.settings.model import CONFIGURATION, DEFAULT_STATE, Settings, filled
@@ -156,10 +156,11 @@ def _misplaced_slots(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _disagreeing_copies(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Copies of one name, in one folder, or in the repository itself."""
+    """Copies of one name, in one place, or in the repository itself."""
     places = [(f"copies.{each.name}", each.name, each.place) for each in settings.copies]
     places += [(f"pulls.{name}", name, each.target) for name, each in settings.pulls.items()]
     names: dict[str, str] = {}
+    far: dict[str, str] = {}
     taken = {settings.repository: "the repository"} if settings.repository else {}
     for key, name, place in places:
         yield from _unverifiable(settings, key, name, place)
@@ -167,6 +168,10 @@ def _disagreeing_copies(settings: Settings) -> Iterator[tuple[str, str]]:
             yield key, f"{names[name]} has this name already; choose another"
         names.setdefault(name, key)
         if not isinstance(place, FolderPlace):
+            where = f"{place} at {place.port if isinstance(place, SftpPlace) else place.endpoint}"
+            if where in far:
+                yield key, f"{place} is the place of {far[where]} already: two copies there would be one"
+            far.setdefault(where, key)
             continue
         for folder, what in taken.items():
             if place.folder.is_relative_to(folder) or Path(folder).is_relative_to(place.folder):

@@ -55,6 +55,11 @@ class SftpOptions:
     connections: int = 4
     timeout: float = 60.0
 
+    @property
+    def login_timeout(self) -> float:
+        """In seconds: logging in asks nothing slow of a server, unlike syncing a pack to its disk."""
+        return min(self.timeout, 30.0)
+
     def __str__(self) -> str:
         return f"{self.user}@{self.host}:{self.path}"
 
@@ -228,9 +233,9 @@ def _log_in(client: paramiko.SSHClient, options: SftpOptions) -> None:
         allow_agent=False,
         look_for_keys=False,
         transport_factory=_transport,
-        timeout=options.timeout,
-        banner_timeout=options.timeout,
-        auth_timeout=options.timeout,
+        timeout=options.login_timeout,
+        banner_timeout=options.login_timeout,
+        auth_timeout=options.login_timeout,
     )
 
 
@@ -242,7 +247,8 @@ def _login_key(options: SftpOptions) -> paramiko.PKey:
         raise StorageError(f"the key {options.key} needs a passphrase", hint=hint) from error
     except (OSError, ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
         hint = "name a private key that ssh-keygen made"
-        raise StorageError(f"can't read the key {options.key}: {str(error).lower()}", hint=hint) from error
+        problem = _problem(error, "it is no private key")
+        raise StorageError(f"can't read the key {options.key}: {problem}", hint=hint) from error
 
 
 def _load_known_hosts(client: paramiko.SSHClient, options: SftpOptions) -> None:
@@ -251,11 +257,17 @@ def _load_known_hosts(client: paramiko.SSHClient, options: SftpOptions) -> None:
         client.load_host_keys(str(options.known_hosts))
     except (OSError, ValueError, paramiko.SSHException) as error:
         hint = f"make it: {_keyscan(options)}"
-        raise StorageError(f"can't read {options.known_hosts}: {str(error).lower()}", hint=hint) from error
+        problem = _problem(error, "it holds no host keys")
+        raise StorageError(f"can't read {options.known_hosts}: {problem}", hint=hint) from error
+
+
+def _problem(error: Exception, otherwise: str) -> str:
+    """Why a file can't be read; what libraries say of its content is for developers."""
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else otherwise
 
 
 def _dial(options: SftpOptions) -> socket.socket:
-    connection = socket.create_connection((options.host, options.port), options.timeout)
+    connection = socket.create_connection((options.host, options.port), options.login_timeout)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # tcp(7): else a server that vanished is noticed by whoever sends only after a quarter of an hour.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.timeout * 1000))

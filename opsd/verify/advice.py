@@ -30,6 +30,12 @@ def advice(name: str) -> str:
     return _BY_KIND.get(name.partition("/")[0], COPY_BACK)
 
 
+def advice_for_copy(hint: str | None, copy: str) -> str | None:
+    """The next step about a copy that nobody has tried to heal yet: that goes before copying by hand."""
+    can_heal = hint and (COPY_BACK in hint or "--repair'" in hint)
+    return f"'opsd check --copy {copy} --repair' takes it from whoever has it whole" if can_heal else hint
+
+
 def pack_advice(*, marked: bool, needed: bool) -> str:
     """The next step about a damaged pack that was marked as such or not, and that a snapshot needs or not."""
     if marked and needed:

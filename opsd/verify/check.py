@@ -86,7 +86,7 @@ def missing_slots(store: Store) -> tuple[Problem, ...]:
     """The problem that nothing opens a repository, if there is no key slot left; those of single domains do not count."""
     if any(opens(store, info.name) for info in store.list("keys/")):
         return ()
-    hint = "copy them back from a copy, or run 'opsd key' where its keys still are"
+    hint = f"{COPY_BACK}, or run 'opsd key' where its keys still are"
     return (Problem(object="keys/", problem="there is no key slot: no passphrase and no kit opens it", hint=hint),)
 
 

@@ -67,6 +67,6 @@ class CheckedFile:
             replace_file(self._path, _MAGIC + hashlib.sha256(body).digest() + body)
         except OSError as error:
             raise StoreReadOnly(
-                f"what was checked can't be kept in {self._path.parent}: {error.strerror}",
-                hint="run as the user that owns the state folder, or set state: in the configuration (OPSD_STATE)",
+                f"what was checked can't be kept in {self._path.parent}: {(error.strerror or str(error)).lower()}",
+                hint="make room there, or run as the user that owns the state folder; what was read is read again",
             ) from error

@@ -145,6 +145,7 @@ def chosen_snapshot(snapshots: Sequence[SnapshotSummary], moment: int, host: str
     complete = [each for each in snapshots if each.complete and each.job != "safety"]
     complete = [each for each in complete if each.host == host] or complete
     whole = [each for each in complete if each.job == "all"] or complete
+    whole = [each for each in whole if not each.is_ahead_of(whole)]
     if not whole:
         return None
     newest = whole[-1]

@@ -11,7 +11,7 @@ from typing import Final
 
 from opsd.backup.transfers import Transfers
 from opsd.errors import IntegrityError, NewerFormat, ObjectNotFound, StorageError
-from opsd.events import Reporter, Warning
+from opsd.events import Recorder, Reporter, Warning
 from opsd.repository.catalog import Catalog, load_catalog
 from opsd.repository.index import IndexCache
 from opsd.repository.manifest import Manifest
@@ -94,12 +94,17 @@ class Healing:
     def restore(self, repository: Repository, lost: Collection[bytes]) -> None:
         """Packs that snapshots need and nobody lists, by birth id; then manifests that vanished without a note of prune."""
         for donor in self.donors:
+            heard = Recorder()
             cache = IndexCache(repository.cache / "donors" / donor.name / "index")
-            place = replace(repository.place, store=donor.store, index_cache=cache)
+            place = replace(repository.place, store=donor.store, index_cache=cache, reporter=heard)
+            around = replace(repository.around, reporter=heard)
             try:
-                self._restore_from(donor, Repository(place, repository.around), repository, lost)
+                self._restore_from(donor, Repository(place, around), repository, lost)
             except (StorageError, IntegrityError, NewerFormat) as error:
                 self._pass_over(donor, error)
+            for each in heard.warnings:  # Whose damage it is; what to do is said by a check of that one.
+                subject = f"healing from {donor.name}"
+                self.reporter.warn(Warning(subject=subject, problem=f"{each.subject} there: {each.problem}"))
 
     def _restore_from(self, donor: Donor, there: Repository, repository: Repository, lost: Collection[bytes]) -> None:
         vanished = _vanished(repository, there)
@@ -173,5 +178,11 @@ def healed_report(before: CheckReport, after: CheckReport, healed: Mapping[str, 
         if problem.object.startswith("packs/") and problem.object not in healed and problem.object not in again
     ]
     return replace(
-        before, problems=(*after.problems, *still), notices=after.notices, proved=before.proved | after.proved
+        before,
+        problems=(*after.problems, *still),
+        notices=after.notices,
+        snapshots=after.snapshots,
+        packs=after.packs,
+        bytes_stored=after.bytes_stored,
+        proved=before.proved | after.proved,
     )

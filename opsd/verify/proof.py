@@ -23,7 +23,10 @@ _REQUESTS: Final = 8
 #: What is no problem of the object.
 _GONE: Final = "gone"
 _UNKNOWN: Final = "unknown"
-NO_KEY: Final = "no key is at hand: all objects were compared with their names, but not whether a snapshot lacks one"
+NO_SNAPSHOT: Final = "the copy holds no snapshot, so nothing can be restored from it: run 'opsd copy' once there is one"
+_BY_NAME: Final = "all objects were compared with their names, but not whether a snapshot lacks one"
+NO_KEY: Final = f"no key is at hand: {_BY_NAME}"
+UNOPENED: Final = f"it can't be opened: {_BY_NAME}"
 
 
 def prove_objects(store: Store, reporter: Reporter) -> CheckReport:

@@ -6,6 +6,7 @@ from datetime import UTC
 
 import pytest
 
+from opsd.app.fleet import fleet
 from opsd.app.observing import observe, remember, remembered, tiers_of
 from opsd.app.shots import lost, of_repository
 from opsd.clock import DAY
@@ -163,9 +164,23 @@ def test_a_place_that_cannot_be_read_keeps_what_was_known_and_hides_no_other(sit
     assert "opsd init" not in own.hint
     assert own.looked == before.places["repository"].looked < found.time
     assert (own.newest, own.lost) == (before.places["repository"].newest, 2)
+    assert own.free is None  # Of a disk that is not mounted nothing can be said.
     disk = found.places["disk"]
     assert (disk.error, disk.snapshots, disk.points["www"].stored) == ("", 2, own.newest)
     assert found.sources == before.sources
+
+
+def test_a_filled_copy_whose_objects_are_all_gone_is_named_and_nobody_told_to_init_there(site: Site) -> None:
+    for path in (site.folder / "disk").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    found = site.observed().places["disk"]
+    assert "copy disk was filled before" in found.error
+    assert "opsd init" not in found.hint
+    with site.session() as session:
+        (disk,) = (each for each in fleet(session) if each.place == "disk")
+    assert "copy disk was filled before" in str(disk.error)
+    assert disk.exit_code == 4
 
 
 def test_a_host_that_lost_its_state_still_sees_all_by_what_writers_signed(site: Site) -> None:

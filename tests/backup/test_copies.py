@@ -204,6 +204,17 @@ def test_a_full_copy_ends_the_pass_and_goes_on_later(nights: Nights, copier: Cop
 # Who may fill what
 
 
+def test_a_source_that_was_made_anew_is_named_and_the_copy_stays_as_it_is(copier: Copier, tmp_path: Path) -> None:
+    copier.copy()
+    before = objects(copier.target)
+    other = Nights.new(tmp_path / "other")
+    other.nights(1)
+    copier.source = other.store
+    with pytest.raises(NotARepository, match="the source of copy disk is another repository now"):
+        copier.copy()
+    assert objects(copier.target) == before
+
+
 def test_another_repository_is_refused(nights: Nights, copier: Copier, tmp_path: Path) -> None:
     copier.target = World.new(tmp_path / "other", clock=nights.clock).store
     before = objects(copier.target)

@@ -8,15 +8,17 @@ import pytest
 
 from opsd.repository.local import HostState
 from tests.support.command_line import Desk, contents
+from tests.support.sites import Keeper
 
 pytestmark = pytest.mark.slow
 
 PLACES = ("repository", "disk", "usb")
 
 
-@pytest.fixture
-def host(desk: Desk) -> Desk:
-    """A host with three snapshots of random files, in a repository and two filled copies."""
+@pytest.fixture(scope="module")
+def keeper(tmp_path_factory: pytest.TempPathFactory) -> Keeper:
+    """Keeps a host with three snapshots of random files, in a repository and two filled copies."""
+    desk = Desk.at(tmp_path_factory.mktemp("host") / "desk")
     root = desk.tree()
     copies = f"copies: {{disk: {{folder: {desk.folder}/disk}}, usb: {{folder: {desk.folder}/usb}}}}"
     desk = desk.configured(f"www: {{files: {{paths: [{root}]}}}}", copies)
@@ -25,7 +27,14 @@ def host(desk: Desk) -> Desk:
         (root / f"more{number}").write_bytes(os.urandom(200_000))
         desk.ok("backup")
     desk.ok("copy")
-    return desk
+    return Keeper(desk.folder)
+
+
+@pytest.fixture
+def host(keeper: Keeper) -> Desk:
+    """That host, as it was first made."""
+    folder = keeper.touched().folder
+    return Desk(folder=folder, environment={"OPSD_CONFIG": f"{folder}/opsd.yaml"})
 
 
 def packs(host: Desk, place: str) -> list[Path]:
@@ -61,6 +70,41 @@ def test_a_whole_copy_is_proved_with_the_keys_of_this_host_and_without_any(host:
     assert code == 4
     code, found = check(host, "disk", "--repair")
     assert (code, len(found["healed"])) == (0, 1)  # type: ignore[arg-type]
+
+
+def test_a_damaged_copy_is_told_to_be_healed_first(host: Desk) -> None:
+    spoil(packs(host, "disk")[0])
+    _, found = check(host, "disk")
+    assert "'opsd check --copy disk --repair'" in str(found["problems"])
+    for path in (host.folder / "disk" / "settings").iterdir():
+        spoil(path)
+    _, found = check(host, "disk")
+    assert "no key" not in str(found["notices"])
+
+
+def test_what_a_check_found_is_told_though_it_cannot_be_noted(host: Desk) -> None:
+    (host.folder / "state" / "checked").write_text("in the way")
+    ran = host.run("check", "--copy", "disk", "--json")
+    assert (ran.code, ran.json["coverage"]) == (3, None)
+    assert "can't be kept" in ran.err
+    spoil(packs(host, "disk")[0])
+    code, found = check(host, "disk")
+    assert code == 4
+    assert found["problems"]
+
+
+def test_a_copy_without_any_snapshot_is_not_called_whole(desk: Desk) -> None:
+    copies = f"copies: {{disk: {{folder: {desk.folder}/disk}}}}"
+    desk = desk.configured(f"www: {{files: {{paths: [{desk.tree()}]}}}}", copies)
+    for command in ("init", "copy", "backup"):
+        desk.ok(command)
+    for arguments in (["--copy", "disk"], ["--copy", "disk", "--due"], ["--from", "disk"]):
+        ran = desk.run("check", *arguments, "--json")
+        assert (ran.code, ran.json["problems"], ran.json["snapshots"]) == (3, [], 0)
+        assert "run 'opsd copy'" in str(ran.json["notices"])
+    assert "no problem found" not in desk.run("check", "--copy", "disk").text
+    desk.ok("copy")
+    desk.ok("check", "--copy", "disk")
 
 
 def test_a_copy_that_is_only_behind_is_whole(host: Desk) -> None:
@@ -207,11 +251,13 @@ def test_a_donor_that_is_away_is_told_and_the_next_one_asked(host: Desk) -> None
 
 def test_a_copy_that_lost_what_it_held_fails_its_check(host: Desk) -> None:
     max((host.folder / "disk" / "snapshots").iterdir()).unlink()
-    code, found = check(host, "disk")
-    assert code == 4
-    assert "older state" in str(found["problems"])
-    code, found = check(host, "disk", "--repair")
-    assert code == 0, found
+    for more in ((), ("--due",)):
+        code, found = check(host, "disk", *more)
+        assert code == 4
+        assert "older state" in str(found["problems"])
+    ran = host.run("check", "--copy", "disk", "--repair")
+    assert ran.code == 0, ran
+    assert "older state" not in ran.err
 
 
 def test_a_filled_copy_that_is_empty_or_gone_fails_its_check_with_4(host: Desk) -> None:
@@ -259,6 +305,19 @@ def test_without_a_key_missing_settings_slots_and_snapshots_are_noticed_and_root
     ran = host.run("-c", str(puller), "check", "--copy", "web1")
     assert ran.code == 4
     assert "older state" in ran.text
+
+
+def test_a_damaged_manifest_and_lost_packs_that_only_it_needs_come_back_with_one_repair(host: Desk) -> None:
+    known = set(packs(host, "disk"))
+    (host.folder / "data" / "last").write_bytes(os.urandom(200_000))
+    host.ok("backup")
+    host.ok("copy")
+    spoil(max((host.folder / "disk" / "snapshots").iterdir()))
+    for path in set(packs(host, "disk")) - known:
+        path.unlink()
+    code, found = check(host, "disk", "--repair")
+    assert code == 0, found
+    assert check(host, "disk")[0] == 0
 
 
 def test_settings_and_a_pack_that_are_both_gone_come_back_with_one_repair(host: Desk) -> None:

@@ -2,7 +2,9 @@
 
 import os
 import stat
+import subprocess
 
+from opsd.repository.keys import decode_slot
 from tests.support.command_line import Desk
 
 
@@ -56,3 +58,11 @@ def test_host_keys_are_private(desk: Desk) -> None:
     keys = list((desk.folder / "state" / "keys").iterdir())
     assert len(keys) == 2
     assert all(stat.S_IMODE(key.stat().st_mode) == 0o600 for key in keys)
+
+
+def test_a_passphrase_costs_whoever_guesses_64_mib_and_three_passes_each_time(desk: Desk) -> None:
+    # Started as it is: in the process that others are forked from, passphrases are cheap.
+    subprocess.run(desk.command("init"), check=True, env=desk.variables(), stdout=subprocess.DEVNULL)
+    slots = [decode_slot(path.name, path.read_bytes()) for path in (desk.folder / "repository" / "keys").iterdir()]
+    (argon2,) = (dict(slot.clear["argon2"]) for slot in slots if slot.kind == "passphrase")
+    assert (argon2["memory_kib"], argon2["iterations"], argon2["lanes"]) == (64 * 1024, 3, 4)

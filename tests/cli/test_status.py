@@ -6,19 +6,21 @@ import shutil
 import signal
 import subprocess
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 
-from opsd.app.fleet import fleet
+from opsd.app.fleet import Watched, fleet
 from opsd.app.pausing import pause
 from opsd.app.session import Access, Session
 from opsd.app.status import status
+from opsd.cli.fleet import _print
 from opsd.clock import DAY, FixedClock, SystemClock
 from opsd.events import Recorder
 from opsd.monitor.health import Pause
 from opsd.monitor.state import State
-from opsd.verify.fleet import Standing
+from opsd.verify.fleet import Host, Standing
 from tests.support.command_line import Desk, Ran
 from tests.support.sites import Keeper, Site
 
@@ -86,6 +88,12 @@ def test_a_dead_host_is_late_where_it_was_pulled_to_though_nothing_of_it_is_left
     assert found.host is not None
     assert found.host.label == "web1"
     assert found.late > DAY // 2
+
+
+def test_a_host_whose_clock_was_ahead_is_told_with_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:
+    ahead = Host(label="web1", newest=2 * DAY, due=3 * DAY)
+    _print((Watched(place="disk", kind="copy", host=ahead, standing=Standing.AHEAD),), UTC)
+    assert "disk: a snapshot of web1 is dated in the future\n      set its clock right" in capsys.readouterr().err
 
 
 def test_a_part_promises_nothing(host: Desk) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from opsd.clock import DAY
 from opsd.monitor.state import Run, State
+from tests.support.command_line import Desk, Ran
 
 SECONDS = 60.0
 
@@ -56,7 +57,7 @@ class Site:
         (folder / "pass").write_text("a passphrase")
         (folder / "pass").chmod(0o600)
         self.configure()
-        assert self.opsd("init").returncode == 0
+        assert self.opsd("init").code == 0
         with State.open(self.state, time.time_ns()) as state:
             state.remember("since", 0, time.time_ns() - 2 * DAY)
 
@@ -68,19 +69,16 @@ class Site:
             f"sources:\n  www: {{files: {{paths: [{folder}/www]}}}}\n{sources}{more}"
         )
 
-    def line(self, *arguments: str) -> list[str]:
-        """The configuration is named from where one stands; jobs stand elsewhere."""
-        return [sys.executable, "-m", "opsd", "-c", self.file.name, *arguments]
-
-    def opsd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.line(*arguments), cwd=self.folder, capture_output=True, text=True, check=False)
+    def opsd(self, *arguments: str) -> Ran:
+        return Desk(folder=self.folder).run("-c", self.file.name, *arguments)
 
     @contextmanager
     def daemon(self, **environment: str) -> Iterator[Daemon]:
         log = self.folder / "log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                self.line("daemon"),
+                # The configuration is named from where one stands; jobs stand elsewhere.
+                [sys.executable, "-m", "opsd", "-c", self.file.name, "daemon"],
                 cwd=self.folder,
                 stdout=file,
                 stderr=file,
@@ -127,8 +125,8 @@ def test_a_second_daemon_on_one_state_folder_is_sent_away(site: Site) -> None:
     with site.daemon() as daemon:
         daemon.wait_for(lambda: "daemon started" in daemon.said())
         second = site.opsd("daemon")
-        assert second.returncode == 75
-        assert f"another opsd daemon (process {daemon.process.pid}) works on {site.state}" in second.stderr
+        assert second.code == 75
+        assert f"another opsd daemon (process {daemon.process.pid}) works on {site.state}" in second.err
 
 
 def test_a_run_that_the_daemon_stopped_goes_on_at_its_next_start(site: Site) -> None:
@@ -228,15 +226,15 @@ def test_systemd_hears_that_it_is_ready_that_it_lives_and_that_it_stops(site: Si
 
 
 def test_a_pause_starts_nothing_and_what_was_due_is_caught_up_with_at_its_end(site: Site) -> None:
-    assert site.opsd("pause", "--until", "2099-01-01", "--reason", "moving house").returncode == 0
+    assert site.opsd("pause", "--until", "2099-01-01", "--reason", "moving house").code == 0
     with site.daemon() as daemon:
         daemon.wait_for(lambda: "daemon started" in daemon.said())
         threading.Event().wait(1)
         assert site.runs("backup") == []
-        assert site.opsd("pause", "--end").returncode == 0
+        assert site.opsd("pause", "--end").code == 0
         daemon.process.send_signal(signal.SIGHUP)  # Wakes it.
         daemon.wait_for(lambda: site.has("backup", "done"))
-    assert "pause" in site.opsd("ledger", "show").stdout
+    assert "pause" in site.opsd("ledger", "show").text
 
 
 def test_idle_it_takes_little_memory_and_imports_no_far_stores(site: Site) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from opsd.clock import FixedClock
+from opsd.clock import DAY, FixedClock
+from opsd.errors import ObjectDamaged
 from opsd.model import Outcome
 from opsd.repository.catalog import footer_of
 from opsd.repository.format import Kind, name_for
@@ -279,6 +280,21 @@ def test_latest_passes_over_a_safety_snapshot(tmp_path: Path, tree: Path) -> Non
     assert world.open().find("latest").summary.id == part
 
 
+def test_latest_is_what_was_taken_last_whatever_a_wrong_clock_called_it(tmp_path: Path, tree: Path) -> None:
+    clock = FixedClock(2_000_000_000_000_000_000)
+    world = World.new(tmp_path / "world", clock=clock)
+    world.backup(files(tree))
+    clock.advance(365 * DAY)
+    ahead = world.backup(files(tree)).snapshot.id
+    clock.advance(-364 * DAY)
+    assert world.open().find("latest").summary.id == ahead  # Nothing newer is there.
+    newest = world.backup(files(tree)).snapshot.id
+    assert world.open().find("latest").summary.id == newest
+    assert {warning.subject for warning in world.recorder.warnings} == {f"snapshot {ahead[:8]}"}
+    clock.advance(-10 * DAY)  # Whose own clock is behind still gets what was taken last.
+    assert world.open().find("latest").summary.id == newest
+
+
 def test_the_newest_snapshot_is_found_by_reading_one_manifest(tmp_path: Path, tree: Path) -> None:
     world = World.new(tmp_path / "world")
     made = [world.backup(files(tree)).snapshot for _ in range(5)]
@@ -288,6 +304,14 @@ def test_the_newest_snapshot_is_found_by_reading_one_manifest(tmp_path: Path, tr
         older.delete(snapshot.name)
     repository = replace(world, store=_ListingOf(older, world.store)).open()
     assert repository.find("latest").summary.id == made[-1].id
+
+
+def test_where_every_manifest_is_damaged_that_is_told_not_that_there_is_no_snapshot(tmp_path: Path, tree: Path) -> None:
+    world = World.new(tmp_path / "world")
+    name = world.backup(files(tree)).snapshot.name
+    world.store.put(name, b"other bytes", replace=True)
+    with pytest.raises(ObjectDamaged, match=name):
+        world.open().find("latest")
 
 
 def test_a_snapshot_whose_run_failed_after_all_is_not_the_latest(tmp_path: Path, tree: Path) -> None:

@@ -91,6 +91,14 @@ WRONG = {
         "copies: {a: {sftp: {host: h, user: u, path: p, key: {file: /k}}}}",
         "copies.a.sftp.known_hosts: this key is required",
     ),
+    "a shell's home": (
+        "copies: {a: {sftp: {host: h, user: u, path: ~/p, key: {file: /k}, known_hosts: /f}}}",
+        "copies.a.sftp.path: no shell reads ~ there",
+    ),
+    "two copies in one far place": (
+        "copies: {a: {s3: {bucket: b}}, b: {s3: {bucket: b, region: eu}}}",
+        "copies.b: s3://b/ is the place of copies.a already",
+    ),
     "a name that is no file's": ("copies: {../a: {folder: /x}}", "copies.../a: expected a name of a-z"),
     "no copy": ("copies: {}", "3:9 copies: at least one is required"),
     "hours of no day": ("copies: {a: {folder: /x, limits: {08-19: 1 MiB/s}}}", "expected hours, such as"),

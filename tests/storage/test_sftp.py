@@ -250,6 +250,7 @@ def test_without_a_file_of_known_hosts_nobody_is_trusted(sftp_server: Server, ro
     with pytest.raises(StorageError, match="can't read") as caught:
         SftpStore.create(replace(sftp_server.options(root), known_hosts=tmp_path / "gone"))
     assert "ssh-keyscan" in str(caught.value.hint)
+    assert str(caught.value).endswith("gone: no such file or directory")
 
 
 def fingerprint(public: Path) -> str:
@@ -273,7 +274,11 @@ def test_a_key_that_is_missing_sealed_or_none_is_named(sftp_server: Server, root
     sealed, none = tmp_path / "sealed", tmp_path / "none"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", sealed], check=True)
     none.write_text("hello")
-    for key, words in {tmp_path / "gone": "can't read", sealed: "needs a passphrase", none: "can't read"}.items():
+    for key, words in {
+        tmp_path / "gone": "gone: no such",
+        sealed: "needs a passphrase",
+        none: "it is no private",
+    }.items():
         with pytest.raises(StorageError, match=words) as caught:
             SftpStore.create(replace(sftp_server.options(root), key=key))
         assert str(key) in str(caught.value)

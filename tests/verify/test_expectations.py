@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,12 @@ def snapshot(day: int, *, complete: bool = True, job: str = "all", host: str = "
 def chosen(snapshots: Sequence[SnapshotSummary], day: int, host: str = "") -> str | None:
     found = chosen_snapshot(snapshots, day * DAY, host)
     return found.id if found else None
+
+
+def test_what_a_wrong_clock_dated_ahead_of_later_ones_is_not_the_newest_to_drill() -> None:
+    first, ahead = replace(snapshot(1), sequence=1), replace(snapshot(400), sequence=2)
+    assert chosen([first, ahead], 0) == "400"
+    assert chosen([first, replace(snapshot(3), sequence=3), ahead], 0) == "3"
 
 
 def test_the_newest_complete_snapshot_is_drilled_and_now_and_then_an_older_one() -> None:

@@ -19,7 +19,7 @@ from opsd.storage.faulty import Fault, FaultyStore, PowerCut, Stop
 from opsd.storage.memory import MemoryStore
 from opsd.storage.protocol import Store
 from opsd.verify.check import Check, CheckOptions, CheckReport
-from opsd.verify.healing import Donor, Healing
+from opsd.verify.healing import Donor, Healing, healed_report
 from opsd.verify.proof import prove_objects
 from tests.support.beside import Beside
 from tests.support.copying import Copier, flip, objects
@@ -187,6 +187,28 @@ def test_a_donor_that_fails_is_told_and_passed_over(nights: Nights, tmp_path: Pa
     assert work.healed == {name: "donor 1"}
     assert isinstance(work.reporter, Recorder)
     assert {warning.subject for warning in work.reporter.warnings} == {"healing from donor 0"}
+
+
+def test_what_is_damaged_at_a_donor_is_told_as_the_donors(nights: Nights, tmp_path: Path) -> None:
+    copy = copy_of(nights, tmp_path / "one")
+    name = max(info.name for info in copy.list("index/"))
+    flip(copy, name)
+    work = heal(nights, nights.store, [copy], tmp_path)
+    assert isinstance(work.reporter, Recorder)
+    told = [(each.subject, each.problem, each.hint) for each in work.reporter.warnings]
+    assert told == [("healing from donor 0", f"{name} there: its bytes do not match its name", None)]
+
+
+def test_a_repair_counts_what_is_there_after_it(nights: Nights, tmp_path: Path) -> None:
+    copy = copy_of(nights, tmp_path / "one")
+    whole = checked(nights, nights.store)
+    flip(nights.store, max(info.name for info in nights.store.list("snapshots/")))
+    nights.store.delete(packs(nights.store)[0])
+    before = checked(nights, nights.store)
+    work = heal(nights, nights.store, [copy], tmp_path)
+    report = healed_report(before, checked(nights, nights.store), work.healed)
+    assert (report.snapshots, report.packs, report.bytes_stored) == (whole.snapshots, whole.packs, whole.bytes_stored)
+    assert report.snapshots > before.snapshots
 
 
 @pytest.mark.slow
