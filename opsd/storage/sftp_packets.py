@@ -24,6 +24,8 @@ _LEAST_PADDING = 4
 _MOST_PACKET = 256 << 10
 #: What we let the server put into one packet; paramiko asks for 32 KiB.
 MOST_DATA = 128 << 10
+#: Random bytes for padding that are held.
+_NOISE = 16 << 10
 #: Length, kind, channel, padding and tag of a packet are shorter.
 _MOST_AROUND = 64
 _BUFFER = 2 * (_MOST_PACKET + _MOST_AROUND)
@@ -85,6 +87,7 @@ class FastPacketizer(Packetizer):
         self._out: _Direction | None = None
         self._in: _Direction | None = None
         self._sending = threading.Lock()
+        self._noise = memoryview(b"")
         self._plain = bytearray(_MOST_PACKET)
         self._sealed = bytearray(_BUFFER)
         self._received = memoryview(bytearray(_BUFFER))
@@ -133,12 +136,19 @@ class FastPacketizer(Packetizer):
         plain[0] = padding
         plain[1 : 1 + len(head)] = head
         plain[1 + len(head) : filled] = body
-        plain[filled:] = os.urandom(padding)
+        plain[filled:] = self._padding(padding)
         associated = length.to_bytes(_LENGTH)
         sealed[:_LENGTH] = associated
         end = _LENGTH + length + _TAG
         way.cipher.encrypt_into(way.nonce(), plain, associated, sealed[_LENGTH:end])
         return end
+
+    def _padding(self, count: int) -> memoryview:
+        """Random bytes, asked of the system for many packets at once: each time lets other threads go first."""
+        if len(self._noise) < count:
+            self._noise = memoryview(os.urandom(_NOISE))
+        taken, self._noise = self._noise[:count], self._noise[count:]
+        return taken
 
     def read_message(self) -> tuple[int, paramiko.Message]:
         """The next packet: its kind, and what it holds."""

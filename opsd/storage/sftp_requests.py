@@ -240,7 +240,7 @@ def _list_some(session: Session, paths: Sequence[str]) -> list[tuple[str, list[E
         found[path] = None if handle is None else []
         if handle is not None:
             reading[path] = handle
-    ahead = 1
+    ahead = 2  # Most folders have one answer, and the end.
     while reading:
         asked = [
             (path, session.ask(sftp.CMD_READDIR, text(handle)))
