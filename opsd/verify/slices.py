@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Final, NamedTuple
 
-from opsd.clock import DAY
+from opsd.clock import DAY, SECOND
 from opsd.errors import ObjectDamaged
 from opsd.repository.format import digest_of
 from opsd.storage.protocol import ObjectInfo
@@ -68,7 +68,11 @@ class Coverage:
 
 def due(infos: Iterable[ObjectInfo], checked: Checked, now: int, *, budget: int | None = None) -> list[ObjectInfo]:
     """What to check now, longest unchecked first; `budget` in bytes for 30 days."""
-    age = {info: max(*checked.of(info), 0) or max(info.modified, checked.since or now) for info in infos}
+    # In whole seconds, as what was read is remembered: else what was read in the second that this began in would seem older than the rest.
+    age = {
+        info: (max(*checked.of(info), 0) or max(info.modified, checked.since or now)) // SECOND * SECOND
+        for info in infos
+    }
     passed = min(now - checked.slice, PERIOD) if checked.slice else DAY
     quota = sum(info.size for info in age) * passed / _AIM
     most = None if budget is None else budget * passed / PERIOD

@@ -238,3 +238,11 @@ def test_a_store_is_taken_at_its_word_and_one_that_says_nothing_is_told(tmp_path
     assert report.bytes_read == 0
     assert [problem.object for problem in report.problems] == [listed[0].name, strange.name]
     assert "no SHA-256 of 1 objects" in report.notices[0]
+
+
+def test_a_pack_read_in_the_second_that_the_checks_began_in_is_not_read_again_before_the_others(tmp_path: Path) -> None:
+    infos = [pack(number) for number in range(2)]
+    now = START + SECOND // 2
+    file = CheckedFile(tmp_path / "checked")  # It keeps seconds.
+    file.write(read(Checked(), infos, infos[:1], now))
+    assert due(infos, file.read(), now + 1) == infos[1:]
