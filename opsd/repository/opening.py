@@ -11,7 +11,7 @@ from pathlib import Path
 
 from opsd.clock import Clock
 from opsd.errors import IntegrityError, KeyMissing, KeyRefused, NewerFormat, NotARepository, ObjectDamaged
-from opsd.events import Recorder, Reporter, Warning
+from opsd.events import Reporter, Warning
 from opsd.repository.domains import SlotFolders, encode_domain_slot, write_slot
 from opsd.repository.format import Kind, check_name, name_for, unpack_map
 from opsd.repository.keys import (
@@ -319,10 +319,6 @@ def load_settings(store: Store, ring: Keyring, at_least: int, reporter: Reporter
     Raises:
         IntegrityError: none is valid, or the store was rolled back.
     """
-    return choose(_valid_settings(store, ring, reporter), at_least)
-
-
-def _valid_settings(store: Store, ring: Keyring, reporter: Reporter) -> list[tuple[str, RepositorySettings]]:
     valid = []
     for info in store.list("settings/"):
         try:
@@ -330,15 +326,13 @@ def _valid_settings(store: Store, ring: Keyring, reporter: Reporter) -> list[tup
             valid.append((info.name, settings))
         except ObjectDamaged as error:
             reporter.warn(Warning(subject=error.name, problem=error.problem, hint="restore it from a copy"))
-    return valid
+    return choose(valid, at_least).with_hosts_of(each for _, each in valid)
 
 
 def enrol(
     store: Store, ring: Keyring, settings: RepositorySettings, host: str, state: HostState
 ) -> tuple[Keyring, RepositorySettings]:
     """Make this host a writer and maintainer, with the owner's key.
-
-    Of two who do so at the same moment only one's settings count; so whoever comes later puts the next ones, with both.
 
     Raises:
         KeyMissing: the ring has no owner's key.
@@ -354,12 +348,6 @@ def enrol(
         Signer(key=writer.public(), label=host), Signer(key=maintainer.public(), label=host)
     )
     state.write_keys(grown)
-    while True:
-        put_settings(store, settings, ring.owner)
-        valid = _valid_settings(store, ring, Recorder())  # Damage was told when they were loaded.
-        chosen = choose(valid)
-        settings = chosen.joined(each for _, each in valid if each.number >= settings.number)
-        if settings is chosen:
-            break
+    put_settings(store, settings, ring.owner)
     state.remember(ring.repository, Memory(settings=settings.number))
     return grown, settings

@@ -94,14 +94,15 @@ class RepositorySettings:
             self, number=self.number + 1, writers=(*self.writers, writer), maintainers=(*self.maintainers, maintainer)
         )
 
-    def joined(self, others: Iterable["RepositorySettings"]) -> "RepositorySettings":
-        """The next settings, with the hosts of these too; the same if there are none more. Hosts are added and never taken away."""
-        each = (self, *others)
-        writers = dict.fromkeys(signer for one in each for signer in one.writers)
-        maintainers = dict.fromkeys(signer for one in each for signer in one.maintainers)
-        if len(writers) == len(self.writers) and len(maintainers) == len(self.maintainers):
-            return self
-        return replace(self, number=self.number + 1, writers=tuple(writers), maintainers=tuple(maintainers))
+    def with_hosts_of(self, others: Iterable["RepositorySettings"]) -> "RepositorySettings":
+        """The same, with the hosts of these too.
+
+        Hosts are added and never taken away, and of two that join at the same moment each puts settings that lack the other.
+        """
+        every = (self, *others)
+        writers = dict.fromkeys(signer for each in every for signer in each.writers)
+        maintainers = dict.fromkeys(signer for each in every for signer in each.maintainers)
+        return replace(self, writers=tuple(writers), maintainers=tuple(maintainers))
 
     def with_domain(self, domain: Domain) -> "RepositorySettings":
         """The next settings, with this domain as the newest, or in the place of the one with its number."""

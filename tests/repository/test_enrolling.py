@@ -16,13 +16,16 @@ def test_hosts_that_join_at_the_same_moment_all_count(tmp_path: Path) -> None:
     joined = []
     for number in range(8):  # Each has read the same settings; which of two counts is chance.
         host = f"host{number}"
-        grown, seen = enrol(world.store, ring, before, host, HostState(tmp_path / host))
+        grown, _ = enrol(world.store, ring, before, host, HostState(tmp_path / host))
         joined.append(grown.writer)
-        assert labels(seen) == labels(load_settings(world.store, ring, 0, Recorder()))
+    late, _ = enrol(
+        world.store, ring, load_settings(world.store, ring, 0, Recorder()), "late", HostState(tmp_path / "late")
+    )
+    joined.append(late.writer)
     after = load_settings(world.store, ring, 0, Recorder())
-    assert labels(after) == {"host", *(f"host{number}" for number in range(8))}
+    assert labels(after) == {"host", "late", *(f"host{number}" for number in range(8))}
     assert all(writer and after.signer(writer.public().id) for writer in joined)
-    assert len(after.writers) == len(after.maintainers) == 9
+    assert len(after.writers) == len(after.maintainers) == 10
 
 
 def labels(settings: RepositorySettings) -> set[str]:
