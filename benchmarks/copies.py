@@ -4,12 +4,11 @@ As `benchmarks.stores`, with one OpenSSH server and everything in memory; here e
 each object by its SHA-256 on its way, syncs it and notes what it did; rclone compares sizes and times.
 """
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.stores import Figure, Place, prepared, rclone_copy, run, show
+from benchmarks.stores import Figure, Place, arguments, prepared, rclone_copy, run, show
 
 CONFIGURATION = """
 version: 1
@@ -70,10 +69,7 @@ def measure(place: Place, number: int, figures: dict[tuple[str, str], list[Figur
 
 def main() -> int:
     """Run the rounds and print a line per step: the best of each, and how they compare."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.copies", description=__doc__)
-    parser.add_argument("--packs", type=int, default=32, help="of 32 MiB each")
-    parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
+    asked = arguments("copies", __doc__)
     figures: dict[tuple[str, str], list[Figure]] = {}
     with prepared(asked.packs) as place:
         configured(place, asked.rounds)

@@ -131,12 +131,17 @@ def prepared(packs: int) -> Iterator[Place]:
         shutil.rmtree(folder)
 
 
-def main() -> int:
-    """Run the rounds and print a line per step: the best of each, and how they compare."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.stores", description=__doc__)
+def arguments(name: str, text: str | None) -> argparse.Namespace:
+    """How much, and how often."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=text)
     parser.add_argument("--packs", type=int, default=32, help="of 32 MiB each")
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the rounds and print a line per step: the best of each, and how they compare."""
+    asked = arguments("stores", __doc__)
     figures: dict[tuple[str, str], list[Figure]] = {}
     with prepared(asked.packs) as place:
         for _ in range(asked.rounds):
